@@ -1,0 +1,12 @@
+// narrow's C++ API in one include.
+#pragma once
+
+#include "narrow/convert.h"
+#include "narrow/evaluate.h"
+#include "narrow/generate.h"
+#include "narrow/inspect.h"
+#include "narrow/progress.h"
+#include "narrow/quantize.h"
+#include "narrow/registry.h"
+#include "narrow/result.h"
+#include "narrow/system.h"

@@ -1,0 +1,78 @@
+// Post-training quantization of a whole model.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "narrow/progress.h"
+#include "narrow/result.h"
+
+namespace narrow {
+
+struct TensorRule {
+  std::string pattern;  // ECMAScript-like regular expression (PCRE2), searched in the canonical tensor name
+  std::string type;
+};
+
+struct QuantizeOptions {
+  std::filesystem::path source;  // GGUF file or Hugging Face folder
+  std::filesystem::path output;  // GGUF file
+  std::string type;              // a type or a mix: "q8_0", "q4_k_m"; any case
+  std::string method = "rtn";
+  bool pure = false;             // every quantizable tensor in the type itself, no mix
+  std::vector<TensorRule> rules; // first match wins; a rule that matches nothing or is not applied is an error
+  std::string embedding_type;    // empty: as the mix says
+  std::string output_type;       // type of the output head
+  bool strict = false;           // refuse fallbacks for rows that a format cannot hold
+  bool allow_requantize = false;
+  bool overwrite = true;         // an existing output is replaced (atomically)
+  std::uint64_t split_max_bytes = 0;  // 0: one file
+  bool search = true;            // scale search; false: textbook absmax / min-max scales
+};
+
+struct PlannedTensor {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::string from_type, to_type;
+  std::string reason;  // "mix", "rule 'regex'", "--pure", "embedding", "kept: norm", "fallback: 576 is no multiple of 256"
+  bool fallback = false;
+  std::uint64_t from_bytes = 0, to_bytes = 0;
+};
+
+struct RuleReport {
+  std::string pattern, type;
+  int matched = 0, applied = 0;
+};
+
+struct QuantizePlan {
+  std::vector<PlannedTensor> tensors;
+  std::vector<RuleReport> rules;
+  int fallbacks = 0;
+  double bpw = 0;  // stored bytes of all tensors * 8 / weights
+  std::uint64_t parameters = 0, source_bytes = 0, output_bytes = 0;
+  std::uint64_t peak_memory_bytes = 0;  // upper estimate
+  std::uint64_t free_disk_bytes = 0;
+  std::string file_type_name;
+};
+
+struct TensorLoss {  // weight-space error of one written tensor
+  std::string name;
+  double relative_rms = 0, sqnr_db = 0;
+};
+
+struct QuantizeReport {
+  QuantizePlan plan;
+  std::vector<std::filesystem::path> files;
+  std::vector<TensorLoss> losses;
+  double seconds = 0;
+  std::uint64_t peak_memory_bytes = 0;  // measured
+};
+
+// What quantize() would do. Reads headers only.
+Result<QuantizePlan> plan_quantization(const QuantizeOptions& options);
+Result<QuantizeReport> quantize(const QuantizeOptions& options, ProgressSink& progress = null_progress());
+
+}  // namespace narrow

@@ -1,0 +1,147 @@
+#include "base/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+namespace narrow {
+namespace {
+
+Error io_error(const std::filesystem::path& path, std::string_view what, int e) {
+  if (e == ENOSPC || e == EDQUOT) {
+    return make_error(ErrorCode::kNoSpace, "{}: cannot {}: no space left on the disk; nothing was kept",
+                      path.string(), what);
+  }
+  return make_error(ErrorCode::kIo, "{}: cannot {}: {}", path.string(), what, std::strerror(e));
+}
+
+}  // namespace
+
+Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path) {
+  static std::atomic<int> counter{0};
+  if (path.empty()) return make_error(ErrorCode::kInvalidArgument, "the output path is empty");
+  std::error_code ec;
+  if (std::filesystem::is_directory(path, ec)) {
+    return make_error(ErrorCode::kInvalidArgument, "{}: is a folder; give a file name", path.string());
+  }
+  AtomicFile f;
+  f.path_ = path;
+  f.temp_ = path;
+  f.temp_ += fmt::format(".tmp-{}-{}", ::getpid(), counter++);
+  f.fd_ = ::open(f.temp_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (f.fd_ < 0) return io_error(path, "create", errno);
+  return f;
+}
+
+AtomicFile& AtomicFile::operator=(AtomicFile&& o) noexcept {
+  if (this != &o) {
+    discard();
+    path_ = std::move(o.path_);
+    temp_ = std::move(o.temp_);
+    fd_ = std::exchange(o.fd_, -1);
+    end_ = std::exchange(o.end_, 0);
+  }
+  return *this;
+}
+
+AtomicFile::~AtomicFile() { discard(); }
+
+void AtomicFile::discard() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  fd_ = -1;
+  ::unlink(temp_.c_str());
+}
+
+Status AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> data) {
+  std::size_t done = 0;
+  while (done < data.size()) {
+    const ssize_t n =
+        ::pwrite(fd_, data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return io_error(path_, "write", errno);
+    }
+    done += static_cast<std::size_t>(n);
+  }
+  return {};
+}
+
+Status AtomicFile::write(std::span<const std::byte> data) {
+  NARROW_TRY(write_at(end_, data));
+  end_ += data.size();
+  return {};
+}
+
+Status AtomicFile::write(std::string_view text) { return write(std::as_bytes(std::span(text))); }
+
+Status AtomicFile::commit() {
+  if (fd_ < 0) return make_error(ErrorCode::kInternal, "{}: committed twice", path_.string());
+  if (::fsync(fd_) != 0) return io_error(path_, "flush", errno);
+  const int fd = std::exchange(fd_, -1);
+  if (::close(fd) != 0) {
+    const int e = errno;
+    ::unlink(temp_.c_str());
+    return io_error(path_, "close", e);
+  }
+  if (::rename(temp_.c_str(), path_.c_str()) != 0) {
+    const int e = errno;
+    ::unlink(temp_.c_str());
+    return io_error(path_, "rename into place", e);
+  }
+  return {};
+}
+
+Result<std::string> read_text_file(const std::filesystem::path& path, std::uint64_t limit_bytes) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    return make_error(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{}: cannot open: {}",
+                      path.string(), std::strerror(errno));
+  }
+  struct stat st {};
+  if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    ::close(fd);
+    return make_error(ErrorCode::kInvalidArgument, "{}: not a regular file", path.string());
+  }
+  if (static_cast<std::uint64_t>(st.st_size) > limit_bytes) {
+    ::close(fd);
+    return make_error(ErrorCode::kCorrupt, "{}: {} bytes is over the limit of {} for such a file", path.string(),
+                      st.st_size, limit_bytes);
+  }
+  std::string text(static_cast<std::size_t>(st.st_size), '\0');
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::read(fd, text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int e = errno;
+      ::close(fd);
+      return io_error(path, "read", e);
+    }
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  text.resize(done);
+  ::close(fd);
+  return text;
+}
+
+bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
+  std::error_code ec;
+  return std::filesystem::equivalent(a, b, ec) && !ec;
+}
+
+Result<std::uint64_t> free_disk_bytes(const std::filesystem::path& path) {
+  std::error_code ec;
+  std::filesystem::path p = std::filesystem::absolute(path, ec);
+  while (!p.empty() && !std::filesystem::exists(p, ec) && p != p.parent_path()) p = p.parent_path();
+  const auto info = std::filesystem::space(p, ec);
+  if (ec) return make_error(ErrorCode::kIo, "{}: cannot read the free disk space: {}", p.string(), ec.message());
+  return static_cast<std::uint64_t>(info.available);
+}
+
+}  // namespace narrow

@@ -1,0 +1,47 @@
+// Post-training quantization of one matrix: (matrix, LayerStats, spec) -> stored rows. Knows no model and no file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "base/result.h"
+#include "formats/format.h"
+
+namespace narrow::quant {
+
+// What calibration knows about the inputs of a layer. Every member may be absent.
+struct LayerStats {
+  std::span<const float> mean_square;  // [k] E[x^2] per input feature
+};
+
+struct QuantizeSpec {
+  Format format = Format::kQ8_0;
+  bool search = true;  // search for scales; false: textbook absmax / min-max
+};
+
+// What a quantized matrix lost, in weight space.
+struct WeightError {
+  double sum_squared_error = 0, sum_squared_weight = 0;
+  float max_abs_error = 0;
+  double relative_rms() const;  // sqrt(sse / ssw); 0 for an all-zero matrix
+  double sqnr_db() const;       // 10 log10(ssw / sse)
+  void add(const WeightError& o);
+};
+
+// One algorithm. Algorithms are looked up by name in the registry (quant/registry.h).
+struct Method {
+  std::string_view name;         // "rtn"
+  std::string_view description;  // one line for `narrow list`
+  bool needs_calibration;
+  // w [n, k] -> out, n rows of row_bytes(spec.format, k). Threaded over rows; the same bytes for any thread count.
+  // kNumeric names the first row and column with a NaN or infinity. `error` may be null.
+  Status (*quantize)(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats, const QuantizeSpec& spec,
+                     std::byte* out, WeightError* error);
+};
+
+std::span<const Method> all_methods();
+const Method* find_method(std::string_view name);
+
+}  // namespace narrow::quant
