@@ -108,7 +108,8 @@ Status decode_row(Format f, const std::byte* src, float* dst, std::int64_t k);
 
 // Encode k finite fp32 elements. kUnsupported without an encoder, kInvalidArgument for a bad k.
 // The caller checks for NaN and infinity (find_non_finite): encoders do not.
-Status encode_row(Format f, const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options = {});
+Status encode_row(Format f, const float* src, std::byte* dst, std::int64_t k,
+                  const EncodeOptions& options = {});
 
 // Index of the first NaN or infinity, or -1.
 std::int64_t find_non_finite(const float* x, std::int64_t k);

@@ -1,0 +1,127 @@
+#include "formats/floats.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "base/scalar.h"
+
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+namespace narrow::formats {
+namespace {
+
+// Rounds to the nearest value with kMantissaBits of mantissa and the given bias, ties to even; magnitudes past
+// max_code become max_code (the saturating conversion of OCP's 8-bit specification: weights stay finite).
+template <int kMantissaBits, int kBias>
+std::uint8_t to_f8(float f, std::uint8_t max_code, std::uint8_t nan_code) {
+  const std::uint32_t x = std::bit_cast<std::uint32_t>(f);
+  const std::uint32_t sign = (x >> 24) & 0x80u;
+  const std::uint32_t a = x & 0x7fffffffu;
+  if (a > 0x7f800000u) return static_cast<std::uint8_t>(sign | nan_code);
+  constexpr std::uint32_t kFirstNormal = static_cast<std::uint32_t>(128 - kBias) << 23;
+  std::uint32_t code;
+  if (a < kFirstNormal) {
+    // A subnormal's code is its value in units of the smallest one; the product is exact.
+    constexpr float kUnits = static_cast<float>(1u << (kBias - 1 + kMantissaBits));
+    code = static_cast<std::uint32_t>(std::nearbyint(std::bit_cast<float>(a) * kUnits));
+  } else {
+    constexpr int kDrop = 23 - kMantissaBits;
+    const std::uint32_t r = a - (static_cast<std::uint32_t>(127 - kBias) << 23);
+    code = (r + ((1u << (kDrop - 1)) - 1u) + ((r >> kDrop) & 1u)) >> kDrop;
+  }
+  if (code > max_code) code = max_code;
+  return static_cast<std::uint8_t>(sign | code);
+}
+
+std::uint8_t to_f8_e4m3(float f) { return to_f8<3, 7>(f, 0x7e, 0x7f); }
+std::uint8_t to_f8_e5m2(float f) { return to_f8<2, 15>(f, 0x7b, 0x7e); }
+
+}  // namespace
+
+void decode_f32(const std::byte* src, float* dst, std::int64_t k) {
+  std::memcpy(dst, src, static_cast<std::size_t>(k) * sizeof(float));
+}
+
+void encode_f32(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
+  std::memcpy(dst, src, static_cast<std::size_t>(k) * sizeof(float));
+}
+
+void decode_f16(const std::byte* src, float* dst, std::int64_t k) {
+  std::int64_t i = 0;
+#ifdef __F16C__
+  for (; i + 8 <= k; i += 8) {
+    const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + 2 * i));
+    _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(h));
+  }
+#endif
+  for (; i < k; ++i) {
+    f16 h;
+    std::memcpy(&h, src + 2 * i, 2);
+    dst[i] = to_f32(h);
+  }
+}
+
+void encode_f16(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
+  std::int64_t i = 0;
+#ifdef __F16C__
+  for (; i + 8 <= k; i += 8) {
+    const __m128i h = _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + 2 * i), h);
+  }
+#endif
+  for (; i < k; ++i) {
+    const f16 h = to_f16(src[i]);
+    std::memcpy(dst + 2 * i, &h, 2);
+  }
+}
+
+void decode_bf16(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k; ++i) {
+    bf16 h;
+    std::memcpy(&h, src + 2 * i, 2);
+    dst[i] = to_f32(h);
+  }
+}
+
+void encode_bf16(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
+  for (std::int64_t i = 0; i < k; ++i) {
+    const bf16 h = to_bf16(src[i]);
+    std::memcpy(dst + 2 * i, &h, 2);
+  }
+}
+
+void decode_f64(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k; ++i) {
+    double v;
+    std::memcpy(&v, src + 8 * i, 8);
+    dst[i] = static_cast<float>(v);
+  }
+}
+
+void encode_f64(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
+  for (std::int64_t i = 0; i < k; ++i) {
+    const double v = src[i];
+    std::memcpy(dst + 8 * i, &v, 8);
+  }
+}
+
+void decode_f8_e4m3(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k; ++i) dst[i] = f8_e4m3_to_f32(static_cast<std::uint8_t>(src[i]));
+}
+
+void encode_f8_e4m3(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
+  for (std::int64_t i = 0; i < k; ++i) dst[i] = std::byte{to_f8_e4m3(src[i])};
+}
+
+void decode_f8_e5m2(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k; ++i) dst[i] = f8_e5m2_to_f32(static_cast<std::uint8_t>(src[i]));
+}
+
+void encode_f8_e5m2(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
+  for (std::int64_t i = 0; i < k; ++i) dst[i] = std::byte{to_f8_e5m2(src[i])};
+}
+
+}  // namespace narrow::formats

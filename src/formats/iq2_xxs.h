@@ -1,0 +1,23 @@
+// iq2_xxs: super-block of 256, groups of 8 from a 256-entry grid, 2.0625 bpw. Decode only.
+// Byte 0: d. Byte 2: qs, per block of 32 four u16 = two little-endian u32: four 8-bit grid indices; then four
+// 7-bit sign patterns and a 4-bit scale on top. Source: ggml's public block layout (ggml-common.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/scalar.h"
+#include "formats/block.h"
+#include "formats/format.h"
+
+namespace narrow::formats {
+
+struct BlockIQ2_XXS {
+  f16 d;
+  std::uint16_t qs[kSuperBlock / 8];
+};
+static_assert(sizeof(BlockIQ2_XXS) == 66);
+
+void decode_iq2_xxs(const std::byte* src, float* dst, std::int64_t k);
+
+}  // namespace narrow::formats

@@ -1,0 +1,24 @@
+// mxfp4: 32 weights, one E8M0 scale, E2M1 codes. 4.25 bpw. x = 2^(e - 127) * e2m1[q].
+// Byte 0: e. Byte 1: qs[j], low nibble = weight j, high nibble = weight j + 16.
+// Sources: OCP microscaling formats 1.0 (values); ggml-common.h (order of the nibbles).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/scalar.h"
+#include "formats/block.h"
+#include "formats/format.h"
+
+namespace narrow::formats {
+
+struct BlockMXFP4 {
+  std::uint8_t e;
+  std::uint8_t qs[16];
+};
+static_assert(sizeof(BlockMXFP4) == 17);
+
+void decode_mxfp4(const std::byte* src, float* dst, std::int64_t k);
+void encode_mxfp4(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+
+}  // namespace narrow::formats

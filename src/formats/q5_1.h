@@ -1,0 +1,26 @@
+// q5_1: 32 weights, f16 scale and f16 min, 5-bit codes. 6 bpw. x = d * q + m.
+// Byte 0: d. Byte 2: m. Byte 4: qh, little-endian u32 whose bit j is the fifth bit of weight j. Byte 8:
+// qs[j], low four bits of weight j (low nibble) and of weight j + 16 (high nibble). Source: ggml's public
+// block layout (ggml-common.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/scalar.h"
+#include "formats/block.h"
+#include "formats/format.h"
+
+namespace narrow::formats {
+
+struct BlockQ5_1 {
+  f16 d, m;
+  std::uint8_t qh[4];
+  std::uint8_t qs[16];
+};
+static_assert(sizeof(BlockQ5_1) == 24);
+
+void decode_q5_1(const std::byte* src, float* dst, std::int64_t k);
+void encode_q5_1(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+
+}  // namespace narrow::formats
