@@ -39,8 +39,9 @@ TEST(AtomicFile, LeavesNothingBehindWithoutCommit) {
 }
 
 TEST(AtomicFile, FullDiskIsNoSpaceAndNamesTheFile) {
-  // /dev/full cannot be renamed over, so write through a file opened there is not possible; the size limit of the
-  // process stands in for the disk in tests/cli, with the real binary. Here: a folder that does not exist.
+  // /dev/full cannot be renamed over, so write through a file opened there is not possible; the size limit of
+  // the process stands in for the disk in tests/cli, with the real binary. Here: a folder that does not
+  // exist.
   auto f = AtomicFile::create("/nonexistent-folder/a.bin");
   ASSERT_FALSE(f.ok());
   EXPECT_EQ(f.error().code, ErrorCode::kIo);

@@ -10,22 +10,22 @@
 #include "base/result.h"
 
 // The Status or Result is ok; prints the error's text when not.
-#define ASSERT_OK(expr)                                                     \
-  do {                                                                      \
-    const auto& narrow_r_ = (expr);                                         \
+#define ASSERT_OK(expr)                                                        \
+  do {                                                                         \
+    const auto& narrow_r_ = (expr);                                            \
     ASSERT_TRUE(narrow_r_.ok()) << #expr << ": " << narrow_r_.error().message; \
   } while (0)
-#define EXPECT_OK(expr)                                                     \
-  do {                                                                      \
-    const auto& narrow_r_ = (expr);                                         \
+#define EXPECT_OK(expr)                                                        \
+  do {                                                                         \
+    const auto& narrow_r_ = (expr);                                            \
     EXPECT_TRUE(narrow_r_.ok()) << #expr << ": " << narrow_r_.error().message; \
   } while (0)
 // ASSERT_OK_AND_ASSIGN(auto x, f()): unwrap or fail the test.
 #define NARROW_TEST_CONCAT_(a, b) a##b
 #define NARROW_TEST_CONCAT(a, b) NARROW_TEST_CONCAT_(a, b)
 #define ASSERT_OK_AND_ASSIGN(lhs, expr) ASSERT_OK_AND_ASSIGN_(NARROW_TEST_CONCAT(r_, __COUNTER__), lhs, expr)
-#define ASSERT_OK_AND_ASSIGN_(tmp, lhs, expr)                                   \
-  auto tmp = (expr);                                                            \
+#define ASSERT_OK_AND_ASSIGN_(tmp, lhs, expr)                                      \
+  auto tmp = (expr);                                                               \
   ASSERT_TRUE(tmp.ok()) << #expr << ": " << (tmp.ok() ? "" : tmp.error().message); \
   lhs = std::move(tmp).value()
 
@@ -68,11 +68,11 @@ CommandResult run_command(const std::vector<std::string>& argv, const std::strin
 
 }  // namespace narrow::testing
 
-#define NARROW_REQUIRE_SHARED()                         \
-  if (!::narrow::testing::has_shared_data()) {          \
+#define NARROW_REQUIRE_SHARED()                           \
+  if (!::narrow::testing::has_shared_data()) {            \
     GTEST_SKIP() << "no shared data beside the checkout"; \
   }
-#define NARROW_REQUIRE_PYTHON()                        \
-  if (::narrow::testing::oracle_python().empty()) {    \
+#define NARROW_REQUIRE_PYTHON()                         \
+  if (::narrow::testing::oracle_python().empty()) {     \
     GTEST_SKIP() << "no oracle python (NARROW_PYTHON)"; \
   }
