@@ -39,6 +39,8 @@ struct Method {
   // kNumeric names the first row and column with a NaN or infinity. `error` may be null.
   Status (*quantize)(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats, const QuantizeSpec& spec,
                      std::byte* out, WeightError* error);
+  // A row's bytes depend on that row (and `stats`) alone, so a large matrix may be fed in blocks of rows.
+  bool row_independent = true;
 };
 
 std::span<const Method> all_methods();
