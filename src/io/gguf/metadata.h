@@ -16,8 +16,19 @@ namespace narrow::io::gguf {
 
 // On-disk value type ids.
 enum class ValueType : std::uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9,
-  kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 std::string_view value_type_name(ValueType t);  // "u32", "string", ...
 
@@ -34,8 +45,8 @@ struct Array {
 };
 
 struct Value {
-  std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t, std::int32_t, float, bool,
-               std::string, Array, std::uint64_t, std::int64_t, double>
+  std::variant<std::uint8_t, std::int8_t, std::uint16_t, std::int16_t, std::uint32_t, std::int32_t, float,
+               bool, std::string, Array, std::uint64_t, std::int64_t, double>
       v;  // alternative index == on-disk type id
   ValueType type() const { return static_cast<ValueType>(v.index()); }
 };

@@ -13,18 +13,20 @@ namespace narrow::io::gguf {
 
 struct WriterOptions {
   std::uint32_t alignment = 32;
-  // 0: one file. Otherwise a new part starts before a tensor would pass this many bytes, as llama-gguf-split does:
-  // "out.gguf" becomes out-00001-of-0000N.gguf and the split.no, split.count, split.tensors.count keys are set.
+  // 0: one file. Otherwise a new part starts before a tensor would pass this many bytes, as llama-gguf-split
+  // does: "out.gguf" becomes out-00001-of-0000N.gguf and the split.no, split.count, split.tensors.count keys
+  // are set.
   std::uint64_t split_max_bytes = 0;
   int split_max_tensors = 0;
 };
 
 class Writer {
  public:
-  // Fixes metadata and the list of tensors, and writes headers. Sizes follow from the infos, so tensor data may
-  // then arrive in any order and from any thread.
+  // Fixes metadata and the list of tensors, and writes headers. Sizes follow from the infos, so tensor data
+  // may then arrive in any order and from any thread.
   static Result<std::unique_ptr<Writer>> create(const std::filesystem::path& path, const Metadata& metadata,
-                                                std::vector<TensorInfo> tensors, const WriterOptions& options = {});
+                                                std::vector<TensorInfo> tensors,
+                                                const WriterOptions& options = {});
   virtual ~Writer() = default;
   // Bytes of tensor `index` from `byte_offset` on. Thread-safe. Outside the tensor is kInternal.
   virtual Status write(std::size_t index, std::uint64_t byte_offset, std::span<const std::byte> data) = 0;

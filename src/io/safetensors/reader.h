@@ -1,4 +1,5 @@
 // Reads safetensors (https://github.com/huggingface/safetensors, format 0.x), single or sharded by index.
+// The format does not align tensors: a view's data may lie at any address.
 #pragma once
 
 #include <filesystem>
