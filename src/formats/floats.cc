@@ -1,5 +1,6 @@
 #include "formats/floats.h"
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -13,8 +14,9 @@
 namespace narrow::formats {
 namespace {
 
-// Rounds to the nearest value with kMantissaBits of mantissa and the given bias, ties to even; magnitudes past
-// max_code become max_code (the saturating conversion of OCP's 8-bit specification: weights stay finite).
+// Rounds to the nearest value with kMantissaBits of mantissa and the given bias, ties to even; magnitudes
+// past max_code become max_code (the saturating conversion of OCP's 8-bit specification: weights stay
+// finite).
 template <int kMantissaBits, int kBias>
 std::uint8_t to_f8(float f, std::uint8_t max_code, std::uint8_t nan_code) {
   const std::uint32_t x = std::bit_cast<std::uint32_t>(f);
@@ -38,6 +40,16 @@ std::uint8_t to_f8(float f, std::uint8_t max_code, std::uint8_t nan_code) {
 
 std::uint8_t to_f8_e4m3(float f) { return to_f8<3, 7>(f, 0x7e, 0x7f); }
 std::uint8_t to_f8_e5m2(float f) { return to_f8<2, 15>(f, 0x7b, 0x7e); }
+
+template <float (*kToF32)(std::uint8_t)>
+void decode_f8(const std::byte* src, float* dst, std::int64_t k) {
+  static const std::array<float, 256> values = [] {
+    std::array<float, 256> v{};
+    for (std::size_t b = 0; b < v.size(); ++b) v[b] = kToF32(static_cast<std::uint8_t>(b));
+    return v;
+  }();
+  for (std::int64_t i = 0; i < k; ++i) dst[i] = values[static_cast<std::uint8_t>(src[i])];
+}
 
 }  // namespace
 
@@ -109,7 +121,7 @@ void encode_f64(const float* src, std::byte* dst, std::int64_t k, const EncodeOp
 }
 
 void decode_f8_e4m3(const std::byte* src, float* dst, std::int64_t k) {
-  for (std::int64_t i = 0; i < k; ++i) dst[i] = f8_e4m3_to_f32(static_cast<std::uint8_t>(src[i]));
+  decode_f8<f8_e4m3_to_f32>(src, dst, k);
 }
 
 void encode_f8_e4m3(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
@@ -117,7 +129,7 @@ void encode_f8_e4m3(const float* src, std::byte* dst, std::int64_t k, const Enco
 }
 
 void decode_f8_e5m2(const std::byte* src, float* dst, std::int64_t k) {
-  for (std::int64_t i = 0; i < k; ++i) dst[i] = f8_e5m2_to_f32(static_cast<std::uint8_t>(src[i]));
+  decode_f8<f8_e5m2_to_f32>(src, dst, k);
 }
 
 void encode_f8_e5m2(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {

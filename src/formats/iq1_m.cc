@@ -1,0 +1,27 @@
+#include "formats/iq1_m.h"
+
+#include "formats/iq_grids.h"
+
+namespace narrow::formats {
+
+void decode_iq1_m(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
+    const auto b = load_block<BlockIQ1_M>(src, i);
+    // The top nibbles of the four scale words make up the f16 scale of the super-block.
+    std::uint16_t scales[4];
+    std::memcpy(scales, b.scales, sizeof(scales));
+    const auto d_bits =
+        (scales[0] >> 12) | ((scales[1] >> 12) << 4) | ((scales[2] >> 12) << 8) | ((scales[3] >> 12) << 12);
+    const float d = to_f32(f16{static_cast<std::uint16_t>(d_bits)});
+    for (int g = 0; g < kSuperBlock / 8; ++g) {
+      const int half = g / 2;  // 16 weights share a scale
+      const float scale = d * static_cast<float>(2 * ((scales[half / 4] >> (3 * (half % 4))) & 7) + 1);
+      const std::uint32_t qh = b.qh[g / 2] >> (4 * (g % 2));
+      const float delta = (qh & 8u) != 0 ? -kIQ1Delta : kIQ1Delta;
+      const auto& grid = kIQ1Grid[b.qs[g] | ((qh & 7u) << 8)];
+      for (int j = 0; j < 8; ++j) dst[8 * g + j] = scale * (static_cast<float>(grid[j]) + delta);
+    }
+  }
+}
+
+}  // namespace narrow::formats

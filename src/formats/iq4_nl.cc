@@ -1,0 +1,34 @@
+#include "formats/iq4_nl.h"
+
+#include "formats/codebook_fit.h"
+#include "formats/element_weights.h"
+
+namespace narrow::formats {
+
+void decode_iq4_nl(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k / 32; ++i, dst += 32) {
+    const auto b = load_block<BlockIQ4_NL>(src, i);
+    const float d = to_f32(b.d);
+    for (int j = 0; j < 16; ++j) {
+      dst[j] = d * static_cast<float>(kNonLinearLevels[b.qs[j] & 15]);
+      dst[j + 16] = d * static_cast<float>(kNonLinearLevels[b.qs[j] >> 4]);
+    }
+  }
+}
+
+void encode_iq4_nl(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  for (std::int64_t i = 0; i < k / 32; ++i) {
+    float x[32], w[32];
+    load_clamped(src + 32 * i, 32, x);
+    element_weights(options.importance ? options.importance + 32 * i : nullptr, 32, w);
+    BlockIQ4_NL b;
+    b.d = to_finite_f16(fit_level_scale(x, w, options.search));
+    const float d = to_f32(b.d);
+    std::uint8_t codes[32];
+    nearest_codes(x, d != 0 ? 1.0f / d : 0.0f, codes);
+    for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<std::uint8_t>(codes[j] | (codes[j + 16] << 4));
+    store_block(dst, i, b);
+  }
+}
+
+}  // namespace narrow::formats

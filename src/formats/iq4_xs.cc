@@ -1,0 +1,133 @@
+#include "formats/iq4_xs.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "formats/codebook_fit.h"
+#include "formats/element_weights.h"
+
+namespace narrow::formats {
+namespace {
+
+constexpr int kSubBlocks = kSuperBlock / 32;
+constexpr int kMinStep = -32, kMaxStep = 31;  // 6-bit signed multiples of the super scale
+
+struct Scales {
+  f16 d;
+  int step[kSubBlocks] = {};
+  float error = 0;
+};
+
+int nearest_step(float ratio) {
+  return static_cast<int>(
+      std::lrint(std::clamp(ratio, static_cast<float>(kMinStep), static_cast<float>(kMaxStep))));
+}
+
+// For a super scale: the best multiple per sub-block among the nearest and its two neighbours.
+Scales choose_steps(const float* x, const float* w, const float* wanted, float super_scale, bool neighbours) {
+  Scales s;
+  s.d = to_finite_f16(super_scale);
+  const float d = to_f32(s.d);
+  for (int b = 0; b < kSubBlocks; ++b) {
+    const float* xb = x + 32 * b;
+    const float* wb = w + 32 * b;
+    const int centre = d != 0 ? nearest_step(wanted[b] / d) : 0;
+    s.step[b] = centre;
+    float best = level_error(xb, wb, d * static_cast<float>(centre));
+    if (neighbours && d != 0) {
+      for (const int step : {centre - 1, centre + 1}) {
+        if (step < kMinStep || step > kMaxStep) continue;
+        const float e = level_error(xb, wb, d * static_cast<float>(step));
+        if (e < best) {
+          best = e;
+          s.step[b] = step;
+        }
+      }
+    }
+    s.error += best;
+  }
+  return s;
+}
+
+// The super scale that is least-squares for given multiples, levels being reassigned at the old one.
+float refit_super_scale(const float* x, const float* w, const Scales& s) {
+  const float d = to_f32(s.d);
+  double qx = 0, qq = 0;
+  for (int b = 0; b < kSubBlocks; ++b) {
+    const float step = static_cast<float>(s.step[b]);
+    if (step == 0 || d == 0) continue;
+    const LevelSums sums = project(x + 32 * b, w + 32 * b, 1.0f / (d * step));
+    qx += static_cast<double>(step) * sums.qx;
+    qq += static_cast<double>(step) * step * sums.qq;
+  }
+  return qq > 0 ? static_cast<float>(qx / qq) : d;
+}
+
+Scales fit_scales(const float* x, const float* w, bool search) {
+  float wanted[kSubBlocks];
+  float peak = 0;  // the sub-block scale of greatest magnitude
+  for (int b = 0; b < kSubBlocks; ++b) {
+    wanted[b] = fit_level_scale(x + 32 * b, w + 32 * b, search);
+    if (std::fabs(wanted[b]) > std::fabs(peak)) peak = wanted[b];
+  }
+  Scales best = choose_steps(x, w, wanted, peak / kMinStep, false);
+  if (!search || peak == 0) return best;
+  // Other multiples for the greatest scale shift the rounding of all the others.
+  constexpr int kTries[] = {-32, -31, -30, -29, -28, -27, -26, -25, -24, -23, -22};
+  for (const int t : kTries) {
+    const Scales s = choose_steps(x, w, wanted, peak / static_cast<float>(t), false);
+    if (s.error < best.error) best = s;
+  }
+  for (int round = 0; round < 3; ++round) {
+    const Scales s = choose_steps(x, w, wanted, refit_super_scale(x, w, best), true);
+    if (s.error >= best.error) break;
+    best = s;
+  }
+  return best;
+}
+
+}  // namespace
+
+void decode_iq4_xs(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
+    const auto b = load_block<BlockIQ4_XS>(src, i);
+    const float d = to_f32(b.d);
+    const std::uint8_t* qs = b.qs;
+    for (int s = 0; s < kSubBlocks; ++s, qs += 16, dst += 32) {
+      const int low = (b.scales_l[s / 2] >> (4 * (s % 2))) & 15;
+      const int high = (b.scales_h >> (2 * s)) & 3;
+      const float scale = d * static_cast<float>((low | (high << 4)) + kMinStep);
+      for (int j = 0; j < 16; ++j) {
+        dst[j] = scale * static_cast<float>(kNonLinearLevels[qs[j] & 15]);
+        dst[j + 16] = scale * static_cast<float>(kNonLinearLevels[qs[j] >> 4]);
+      }
+    }
+  }
+}
+
+void encode_iq4_xs(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
+    float x[kSuperBlock], w[kSuperBlock];
+    const std::int64_t at = i * kSuperBlock;
+    load_clamped(src + at, kSuperBlock, x);
+    element_weights(options.importance ? options.importance + at : nullptr, kSuperBlock, w);
+    const Scales s = fit_scales(x, w, options.search);
+    BlockIQ4_XS b{};
+    b.d = s.d;
+    const float d = to_f32(s.d);
+    for (int n = 0; n < kSubBlocks; ++n) {
+      const int stored = s.step[n] - kMinStep;
+      b.scales_l[n / 2] = static_cast<std::uint8_t>(b.scales_l[n / 2] | ((stored & 15) << (4 * (n % 2))));
+      b.scales_h = static_cast<std::uint16_t>(b.scales_h | ((stored >> 4) << (2 * n)));
+      const float scale = d * static_cast<float>(s.step[n]);
+      std::uint8_t codes[32];
+      nearest_codes(x + 32 * n, scale != 0 ? 1.0f / scale : 0.0f, codes);
+      for (int j = 0; j < 16; ++j) {
+        b.qs[16 * n + j] = static_cast<std::uint8_t>(codes[j] | (codes[j + 16] << 4));
+      }
+    }
+    store_block(dst, i, b);
+  }
+}
+
+}  // namespace narrow::formats
