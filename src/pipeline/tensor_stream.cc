@@ -1,0 +1,169 @@
+#include "pipeline/tensor_stream.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "base/thread_team.h"
+#include "pipeline/plan.h"
+
+namespace narrow::pipeline {
+namespace {
+
+constexpr std::int64_t kBlockElements = 1 << 16;  // one item of parallel work
+
+// The rows [0, n) cut into blocks of about kBlockElements; fixed by the row length alone.
+struct Blocks {
+  Blocks(std::int64_t rows, std::int64_t row_length)
+      : n(rows), size(std::max<std::int64_t>(1, kBlockElements / std::max<std::int64_t>(1, row_length))) {}
+  std::int64_t count() const { return (n + size - 1) / size; }
+  std::int64_t begin(std::int64_t b) const { return b * size; }
+  std::int64_t end(std::int64_t b) const { return std::min(n, (b + 1) * size); }
+  std::int64_t n, size;
+};
+
+// What one block found; kept apart so that the totals do not depend on threads.
+struct BlockResult {
+  Status status;
+  std::int64_t bad_element = -1;  // from the start of the block
+  float bad_value = 0;
+  StreamStats stats;
+};
+
+Status first_error(const std::vector<BlockResult>& results) {
+  for (const BlockResult& r : results) NARROW_TRY(r.status);
+  return {};
+}
+
+void compare_cast(const float* before, const float* after, std::int64_t n, StreamStats& s) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (std::isinf(after[i])) {
+      ++s.overflowed;
+      continue;
+    }
+    if (after[i] == 0.0f && before[i] != 0.0f) ++s.flushed;
+    const double w = before[i], e = w - static_cast<double>(after[i]);
+    s.error.sum_squared_error += e * e;
+    s.error.sum_squared_weight += w * w;
+    s.error.max_abs_error = std::max(s.error.max_abs_error, static_cast<float>(std::fabs(e)));
+  }
+}
+
+}  // namespace
+
+Status TensorStream::non_finite(const TensorInfo& t, std::int64_t element, float value) const {
+  std::vector<std::int64_t> at(static_cast<std::size_t>(t.shape.rank()));
+  for (int d = t.shape.rank() - 1; d >= 0; --d) {
+    at[static_cast<std::size_t>(d)] = element % t.shape[d];
+    element /= t.shape[d];
+  }
+  return make_error(ErrorCode::kNumeric, "{}: tensor {} holds {} at [{}]: the model is damaged; get it again",
+                    source_.path().string(), t.name, std::isnan(value) ? "NaN" : "infinity",
+                    fmt::join(at, ", "));
+}
+
+// Stored rows as they are; floats are still checked.
+Status TensorStream::copy(std::size_t index, std::int64_t begin, std::int64_t end, std::span<std::byte> out) {
+  const TensorInfo& t = source_.tensors()[index];
+  NARROW_TRY(source_.read_raw(index, begin, end, out.data()));
+  if (format_info(t.format).kind != FormatKind::kFloat) return {};
+  return decode(index, begin, end);
+}
+
+// Rows [begin, end) to decoded_.
+Status TensorStream::decode(std::size_t index, std::int64_t begin, std::int64_t end) {
+  const TensorInfo& t = source_.tensors()[index];
+  const std::int64_t k = t.shape.row_length();
+  decoded_.reserve_at_least(static_cast<std::size_t>((end - begin) * k));
+  const Blocks blocks(end - begin, k);
+  std::vector<BlockResult> results(static_cast<std::size_t>(blocks.count()));
+  parallel_for(blocks.count(), [&](std::int64_t b, int) {
+    BlockResult& r = results[static_cast<std::size_t>(b)];
+    const std::int64_t first = blocks.begin(b), last = blocks.end(b);
+    float* out = decoded_.data() + first * k;
+    r.status = source_.read_f32(index, begin + first, begin + last, out);
+    if (!r.status.ok()) return;
+    r.bad_element = find_non_finite(out, (last - first) * k);
+    if (r.bad_element >= 0) r.bad_value = out[r.bad_element];
+  });
+  NARROW_TRY(first_error(results));
+  for (std::int64_t b = 0; b < blocks.count(); ++b) {
+    const BlockResult& r = results[static_cast<std::size_t>(b)];
+    if (r.bad_element >= 0) return non_finite(t, (begin + blocks.begin(b)) * k + r.bad_element, r.bad_value);
+  }
+  return {};
+}
+
+// The `n` rows in decoded_ to encoded_. `begin` is their place in the tensor.
+Status TensorStream::encode(std::size_t index, std::int64_t begin, std::int64_t n, Format to,
+                            StreamStats& stats) {
+  const TensorInfo& t = source_.tensors()[index];
+  const std::int64_t k = t.shape.row_length();
+  if (format_info(to).kind == FormatKind::kQuantized) {
+    quant::QuantizeSpec spec;
+    spec.format = to;
+    spec.search = search_;
+    quant::WeightError error;
+    const Status s = method_->quantize(decoded_.data(), n, k, {}, spec, encoded_.data(), &error);
+    if (!s.ok()) {
+      return with_context(s.error(),
+                          fmt::format("{}: tensor {}, rows from {}", source_.path().string(), t.name, begin));
+    }
+    stats.error.add(error);
+    return {};
+  }
+  const std::size_t stride = row_bytes(to, k);
+  const Blocks blocks(n, k);
+  std::vector<BlockResult> results(static_cast<std::size_t>(blocks.count()));
+  scratch_.reserve_at_least(static_cast<std::size_t>(thread_count() * blocks.size * k));
+  parallel_for(blocks.count(), [&](std::int64_t b, int thread) {
+    BlockResult& r = results[static_cast<std::size_t>(b)];
+    const std::int64_t first = blocks.begin(b), elements = (blocks.end(b) - first) * k;
+    const float* in = decoded_.data() + first * k;
+    std::byte* out = encoded_.data() + static_cast<std::size_t>(first) * stride;
+    float* back = scratch_.data() + thread * blocks.size * k;
+    r.status = encode_row(to, in, out, elements);
+    if (r.status.ok()) r.status = decode_row(to, out, back, elements);
+    if (r.status.ok()) compare_cast(in, back, elements, r.stats);
+  });
+  NARROW_TRY(first_error(results));
+  for (const BlockResult& r : results) {
+    stats.error.add(r.stats.error);
+    stats.overflowed += r.stats.overflowed;
+    stats.flushed += r.stats.flushed;
+  }
+  return {};
+}
+
+Status TensorStream::run(std::size_t index, Format to, const WriteBytes& write, StreamStats& stats) {
+  const TensorInfo& t = source_.tensors()[index];
+  const std::int64_t rows = t.shape.rows(), k = t.shape.row_length();
+  const bool same = to == t.format;
+  const bool quantizes = !same && format_info(to).kind == FormatKind::kQuantized;
+  const std::int64_t chunk = quantizes && !method_->row_independent ? rows : rows_per_chunk(k);
+  const std::size_t stride = row_bytes(to, k);
+  for (std::int64_t begin = 0; begin < rows; begin += chunk) {
+    if (progress_.cancelled()) {
+      return make_error(ErrorCode::kCancelled, "cancelled while working on {}; nothing was written", t.name);
+    }
+    const std::int64_t end = std::min(rows, begin + chunk);
+    const std::size_t bytes = static_cast<std::size_t>(end - begin) * stride;
+    encoded_.reserve_at_least(bytes);
+    if (same) {
+      NARROW_TRY(copy(index, begin, end, {encoded_.data(), bytes}));
+    } else {
+      NARROW_TRY(decode(index, begin, end));
+      NARROW_TRY(encode(index, begin, end - begin, to, stats));
+    }
+    NARROW_TRY(write(static_cast<std::uint64_t>(begin) * stride, {encoded_.data(), bytes}));
+    done_bytes_ += static_cast<std::uint64_t>(end - begin) * row_bytes(t.format, k);
+    progress_.update(done_bytes_ / 1'000'000, t.name);
+  }
+  source_.drop(index);
+  return {};
+}
+
+}  // namespace narrow::pipeline

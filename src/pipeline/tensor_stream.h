@@ -1,0 +1,50 @@
+// One tensor of a source in another format, a bounded number of rows at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "base/aligned_buffer.h"
+#include "model/source.h"
+#include "narrow/progress.h"
+#include "quant/quantizer.h"
+
+namespace narrow::pipeline {
+
+struct StreamStats {
+  quant::WeightError error;
+  std::uint64_t overflowed = 0;  // finite values that became infinite
+  std::uint64_t flushed = 0;     // non-zero values that became zero; counted for f16 and bf16 only
+};
+
+// Receives the stored bytes in order: `byte_offset` from the start of the tensor.
+using WriteBytes = std::function<Status(std::uint64_t byte_offset, std::span<const std::byte> data)>;
+
+class TensorStream {
+ public:
+  // `method` may be null where only floats are written.
+  TensorStream(const model::ModelSource& source, const quant::Method* method, bool search,
+               ProgressSink& progress)
+      : source_(source), method_(method), search_(search), progress_(progress) {}
+
+  // Tensor `index` in `to`. kNumeric names the first NaN or infinity; kCancelled when the sink says so. The
+  // same bytes for any number of threads.
+  Status run(std::size_t index, Format to, const WriteBytes& write, StreamStats& stats);
+
+ private:
+  Status copy(std::size_t index, std::int64_t begin, std::int64_t end, std::span<std::byte> out);
+  Status decode(std::size_t index, std::int64_t begin, std::int64_t end);
+  Status encode(std::size_t index, std::int64_t begin, std::int64_t n, Format to, StreamStats& stats);
+  Status non_finite(const TensorInfo& t, std::int64_t element, float value) const;
+
+  const model::ModelSource& source_;
+  const quant::Method* method_;
+  bool search_;
+  ProgressSink& progress_;
+  AlignedBuffer<float> decoded_, scratch_;
+  AlignedBuffer<std::byte> encoded_;
+  std::uint64_t done_bytes_ = 0;  // source bytes, for progress
+};
+
+}  // namespace narrow::pipeline
