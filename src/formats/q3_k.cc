@@ -1,0 +1,52 @@
+#include "formats/q3_k.h"
+
+#include "formats/super_fit.h"
+
+namespace narrow::formats {
+
+void decode_q3_k(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
+    const auto b = load_block<BlockQ3_K>(src, i);
+    const float d = to_f32(b.d);
+    float* y = dst + kSuperBlock * i;
+    for (int g = 0; g < 16; ++g) {
+      const int low = (b.scales[g % 8] >> (4 * (g / 8))) & 15;
+      const int high = (b.scales[8 + g % 4] >> (2 * (g / 4))) & 3;
+      const float scale = d * static_cast<float>((low | (high << 4)) - 32);
+      const std::uint8_t* qs = b.qs + 32 * (g / 8) + 16 * (g % 2);
+      const std::uint8_t* hmask = b.hmask + 16 * (g % 2);
+      const int shift = 2 * (g / 2 % 4);
+      for (int j = 0; j < 16; ++j) {
+        const int q = ((qs[j] >> shift) & 3) | (((hmask[j] >> (g / 2)) & 1) << 2);
+        y[16 * g + j] = scale * static_cast<float>(q - 4);
+      }
+    }
+  }
+}
+
+void encode_q3_k(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  constexpr SymmetricSuperSpec kSpec{-4, 3, -32, 31, WeightRule::kSquare};
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
+    const float* importance = options.importance ? options.importance + kSuperBlock * i : nullptr;
+    SymmetricSuperBlock fit;
+    encode_symmetric_super_block(kSpec, src + kSuperBlock * i, importance, options.search, &fit);
+    BlockQ3_K b{};
+    b.d = fit.d;
+    for (int g = 0; g < 16; ++g) {
+      const int sc = fit.sc[g] + 32;
+      b.scales[g % 8] = static_cast<std::uint8_t>(b.scales[g % 8] | ((sc & 15) << (4 * (g / 8))));
+      b.scales[8 + g % 4] = static_cast<std::uint8_t>(b.scales[8 + g % 4] | ((sc >> 4) << (2 * (g / 4))));
+      std::uint8_t* qs = b.qs + 32 * (g / 8) + 16 * (g % 2);
+      std::uint8_t* hmask = b.hmask + 16 * (g % 2);
+      const int shift = 2 * (g / 2 % 4);
+      for (int j = 0; j < 16; ++j) {
+        const int q = fit.q[16 * g + j] + 4;
+        qs[j] = static_cast<std::uint8_t>(qs[j] | ((q & 3) << shift));
+        hmask[j] = static_cast<std::uint8_t>(hmask[j] | ((q >> 2) << (g / 2)));
+      }
+    }
+    store_block(dst, i, b);
+  }
+}
+
+}  // namespace narrow::formats

@@ -1,0 +1,33 @@
+#include "formats/q4_0.h"
+
+#include "formats/fit.h"
+
+namespace narrow::formats {
+
+void decode_q4_0(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k / 32; ++i) {
+    const auto b = load_block<BlockQ4_0>(src, i);
+    const float d = to_f32(b.d);
+    float* y = dst + 32 * i;
+    for (int j = 0; j < 16; ++j) {
+      y[j] = d * static_cast<float>((b.qs[j] & 15) - 8);
+      y[j + 16] = d * static_cast<float>((b.qs[j] >> 4) - 8);
+    }
+  }
+}
+
+void encode_q4_0(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  for (std::int64_t i = 0; i < k / 32; ++i) {
+    const float* importance = options.importance ? options.importance + 32 * i : nullptr;
+    const SymmetricBlock fit =
+        encode_symmetric_block(src + 32 * i, importance, -8, 7, WeightRule::kUniform, options.search);
+    BlockQ4_0 b;
+    b.d = fit.d;
+    for (int j = 0; j < 16; ++j) {
+      b.qs[j] = static_cast<std::uint8_t>((fit.q[j] + 8) | ((fit.q[j + 16] + 8) << 4));
+    }
+    store_block(dst, i, b);
+  }
+}
+
+}  // namespace narrow::formats

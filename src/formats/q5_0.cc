@@ -1,0 +1,32 @@
+#include "formats/q5_0.h"
+
+#include "formats/fit.h"
+#include "formats/five_bits.h"
+
+namespace narrow::formats {
+
+void decode_q5_0(const std::byte* src, float* dst, std::int64_t k) {
+  for (std::int64_t i = 0; i < k / 32; ++i) {
+    const auto b = load_block<BlockQ5_0>(src, i);
+    const float d = to_f32(b.d);
+    std::uint8_t q[32];
+    unpack_five_bits(b.qh, b.qs, q);
+    for (int j = 0; j < 32; ++j) dst[32 * i + j] = d * static_cast<float>(q[j] - 16);
+  }
+}
+
+void encode_q5_0(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  for (std::int64_t i = 0; i < k / 32; ++i) {
+    const float* importance = options.importance ? options.importance + 32 * i : nullptr;
+    const SymmetricBlock fit =
+        encode_symmetric_block(src + 32 * i, importance, -16, 15, WeightRule::kUniform, options.search);
+    std::uint8_t q[32];
+    for (int j = 0; j < 32; ++j) q[j] = static_cast<std::uint8_t>(fit.q[j] + 16);
+    BlockQ5_0 b;
+    b.d = fit.d;
+    pack_five_bits(q, b.qh, b.qs);
+    store_block(dst, i, b);
+  }
+}
+
+}  // namespace narrow::formats
