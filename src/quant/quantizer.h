@@ -30,7 +30,7 @@ struct WeightError {
   void add(const WeightError& o);
 };
 
-// One algorithm. Algorithms are looked up by name in the registry (quant/registry.h).
+// One algorithm. Algorithms are looked up by name; registry.cc has one row for each.
 struct Method {
   std::string_view name;         // "rtn"
   std::string_view description;  // one line for `narrow list`

@@ -1,0 +1,24 @@
+#include "quant/quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace narrow::quant {
+
+double WeightError::relative_rms() const {
+  return sum_squared_weight > 0 ? std::sqrt(sum_squared_error / sum_squared_weight) : 0.0;
+}
+
+double WeightError::sqnr_db() const {
+  if (sum_squared_error == 0) return std::numeric_limits<double>::infinity();
+  return 10 * std::log10(sum_squared_weight / sum_squared_error);
+}
+
+void WeightError::add(const WeightError& o) {
+  sum_squared_error += o.sum_squared_error;
+  sum_squared_weight += o.sum_squared_weight;
+  max_abs_error = std::max(max_abs_error, o.max_abs_error);
+}
+
+}  // namespace narrow::quant

@@ -1,0 +1,23 @@
+#include "quant/quantizer.h"
+#include "quant/rtn.h"
+
+namespace narrow::quant {
+
+namespace {
+
+constexpr Method kMethods[] = {
+    {"rtn", "round to nearest with a search for each block's scales", false, quantize_rtn},
+};
+
+}  // namespace
+
+std::span<const Method> all_methods() { return kMethods; }
+
+const Method* find_method(std::string_view name) {
+  for (const Method& m : kMethods) {
+    if (m.name == name) return &m;
+  }
+  return nullptr;
+}
+
+}  // namespace narrow::quant
