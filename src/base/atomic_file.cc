@@ -16,6 +16,12 @@ Error io_error(const std::filesystem::path& path, std::string_view what, int e) 
     return make_error(ErrorCode::kNoSpace, "{}: cannot {}: no space left on the disk; nothing was kept",
                       path.string(), what);
   }
+  if (e == EFBIG) {
+    return make_error(ErrorCode::kNoSpace,
+                      "{}: cannot {}: over the file size limit of the system or of this process (ulimit -f); nothing "
+                      "was kept",
+                      path.string(), what);
+  }
   return make_error(ErrorCode::kIo, "{}: cannot {}: {}", path.string(), what, std::strerror(e));
 }
 

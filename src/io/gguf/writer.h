@@ -37,7 +37,7 @@ class Writer {
   virtual std::uint64_t file_bytes() const = 0;
 };
 
-// Bytes that create() would write in all, for planning.
+// Bytes that create() would write in all, for planning; 0 where create() would return an error.
 std::uint64_t planned_file_bytes(const Metadata& metadata, const std::vector<TensorInfo>& tensors,
                                  const WriterOptions& options = {});
 

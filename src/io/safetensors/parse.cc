@@ -1,7 +1,5 @@
 #include "io/safetensors/parse.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -11,6 +9,7 @@
 #include "io/hf_config/json_text.h"
 #include "io/printable.h"
 #include "io/safetensors/dtype.h"
+#include "io/utf8.h"
 
 namespace narrow::io::safetensors {
 namespace {
@@ -18,19 +17,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "safetensors values are read as they lie");
 
 constexpr std::uint64_t kPrefixBytes = 8;  // the header's length
-
-bool valid_utf8(std::string_view s) {
-  const auto* p = reinterpret_cast<const utf8proc_uint8_t*>(s.data());
-  auto left = static_cast<utf8proc_ssize_t>(s.size());
-  while (left > 0) {
-    utf8proc_int32_t codepoint = 0;
-    const utf8proc_ssize_t n = utf8proc_iterate(p, left, &codepoint);
-    if (n <= 0) return false;
-    p += n;
-    left -= n;
-  }
-  return true;
-}
 
 // The checks and their order are those of the safetensors library, so that the same defect has the same name.
 class Parser {
