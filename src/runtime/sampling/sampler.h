@@ -16,8 +16,9 @@ struct SamplerOptions {
   int top_k = 40;            // 0: off
   float top_p = 0.95f;       // 1: off
   float min_p = 0.05f;       // 0: off
-  float repeat_penalty = 1.0f;  // 1: off; > 1 makes tokens of the last repeat_last less likely (Keskar et al. 2019)
-  int repeat_last = 64;
+  float repeat_penalty =
+      1.0f;              // 1: off; > 1 makes tokens of the last repeat_last less likely (Keskar et al. 2019)
+  int repeat_last = 64;  // 0: none
   std::uint64_t seed = 0;
 };
 
@@ -25,14 +26,25 @@ class Sampler {
  public:
   // kInvalidArgument names the option and its range.
   static Result<Sampler> create(const SamplerOptions& options);
-  // logits [n_vocab]; history: tokens so far (prompt included). kNumeric when no logit is finite.
+  // logits [n_vocab]; history: tokens so far (prompt included). Logits that are not finite are never chosen;
+  // kNumeric when none is finite.
   Result<std::int32_t> sample(std::span<const float> logits, std::span<const std::int32_t> history);
 
  private:
+  struct Candidate {
+    float logit = 0.0f;
+    std::int32_t id = 0;
+  };
   explicit Sampler(const SamplerOptions& o) : options_(o), rng_(o.seed) {}
+  void penalise(std::span<const std::int32_t> history);
+  void keep_top_k();
+  void keep_likely();  // top-p and min-p
+  std::int32_t draw();
+
   SamplerOptions options_;
   Rng rng_;
-  std::vector<float> scratch_;
+  std::vector<float> scratch_;         // logits after penalties
+  std::vector<Candidate> candidates_;  // what may still be chosen
 };
 
 }  // namespace narrow::runtime

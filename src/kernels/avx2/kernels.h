@@ -1,0 +1,20 @@
+// AVX2 + FMA + F16C kernels; kernel_table.h says what each computes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace narrow::kernels::avx2 {
+
+float dot_f32(const float* x, const float* y, std::int64_t k);
+void axpy_f32(float a, const float* x, float* y, std::int64_t k);
+
+void rms_norm(const float* x, const float* gain, float eps, float* y, std::int64_t k);
+
+void softmax(float* x, std::int64_t k);
+void softcap(float* x, float cap, std::int64_t k);
+
+void silu(float* x, std::int64_t k);
+void gelu_tanh(float* x, std::int64_t k);
+
+}  // namespace narrow::kernels::avx2

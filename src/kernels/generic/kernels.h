@@ -1,0 +1,28 @@
+// The readable kernels; kernel_table.h says what each computes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace narrow::kernels::generic {
+
+float dot_f32(const float* x, const float* y, std::int64_t k);
+void axpy_f32(float a, const float* x, float* y, std::int64_t k);
+void add_f32(const float* x, float* y, std::int64_t k);
+void mul_f32(const float* x, float* y, std::int64_t k);
+
+void rms_norm(const float* x, const float* gain, float eps, float* y, std::int64_t k);
+void layer_norm(const float* x, const float* gain, const float* bias, float eps, float* y, std::int64_t k);
+
+void rope_half(float* x, const float* cos, const float* sin, std::int64_t dims);
+void rope_interleaved(float* x, const float* cos, const float* sin, std::int64_t dims);
+
+void softmax(float* x, std::int64_t k);
+void softcap(float* x, float cap, std::int64_t k);
+
+void silu(float* x, std::int64_t k);
+void gelu_tanh(float* x, std::int64_t k);
+void gelu_erf(float* x, std::int64_t k);
+void relu(float* x, std::int64_t k);
+
+}  // namespace narrow::kernels::generic

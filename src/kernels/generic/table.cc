@@ -1,0 +1,29 @@
+#include "kernels/generic/table.h"
+
+#include "kernels/generic/kernels.h"
+
+namespace narrow::kernels::generic {
+
+const KernelTable& table() {
+  static constexpr KernelTable kTable = {
+      .name = "generic",
+      .dot_f32 = dot_f32,
+      .axpy_f32 = axpy_f32,
+      .add_f32 = add_f32,
+      .mul_f32 = mul_f32,
+      .vec_dot = {},
+      .rms_norm = rms_norm,
+      .layer_norm = layer_norm,
+      .rope_half = rope_half,
+      .rope_interleaved = rope_interleaved,
+      .softmax = softmax,
+      .softcap = softcap,
+      .silu = silu,
+      .gelu_tanh = gelu_tanh,
+      .gelu_erf = gelu_erf,
+      .relu = relu,
+  };
+  return kTable;
+}
+
+}  // namespace narrow::kernels::generic

@@ -1,0 +1,60 @@
+// The set of compute kernels of one instruction set: raw pointers in and out, no tensors, no threads.
+// generic/ is the readable oracle; every other table is tested against it. Lengths are element counts and may
+// be any value >= 0; pointers need no alignment. Unless said otherwise an output may be its own input, but
+// must not overlap it partly.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace narrow::kernels {
+
+// sum over i of w[i] * x[i], where w is one stored row of k elements (k a multiple of the format's block
+// size).
+using VecDot = float (*)(const std::byte* w, const float* x, std::int64_t k);
+
+// Formats with ids below this may have a vec_dot of their own.
+inline constexpr std::size_t kVecDotSlots = 40;
+
+struct KernelTable {
+  std::string_view name;  // "generic", "avx2", "avx512_vnni": the values of NARROW_ISA
+
+  // sum of x[i] * y[i]
+  float (*dot_f32)(const float* x, const float* y, std::int64_t k);
+  // y[i] += a * x[i]
+  void (*axpy_f32)(float a, const float* x, float* y, std::int64_t k);
+  // y[i] += x[i]
+  void (*add_f32)(const float* x, float* y, std::int64_t k);
+  // y[i] *= x[i]
+  void (*mul_f32)(const float* x, float* y, std::int64_t k);
+
+  // Indexed by the format's on-disk id. Null: decode the row with formats/ and use dot_f32.
+  std::array<VecDot, kVecDotSlots> vec_dot;
+
+  // y = x / sqrt(mean(x^2) + eps) * gain (Zhang and Sennrich 2019, "Root mean square layer normalization").
+  void (*rms_norm)(const float* x, const float* gain, float eps, float* y, std::int64_t k);
+  // y = (x - mean) / sqrt(variance + eps) * gain + bias; bias may be null (Ba et al. 2016).
+  void (*layer_norm)(const float* x, const float* gain, const float* bias, float eps, float* y,
+                     std::int64_t k);
+
+  // Rotary position embedding in place (Su et al. 2021): `dims` values of one head, dims even; cos and sin
+  // hold dims / 2 values. half rotates pairs (i, i + dims/2), interleaved pairs (2i, 2i + 1).
+  void (*rope_half)(float* x, const float* cos, const float* sin, std::int64_t dims);
+  void (*rope_interleaved)(float* x, const float* cos, const float* sin, std::int64_t dims);
+
+  // In place: x = exp(x - max) / sum. At least one value is finite; -inf becomes 0.
+  void (*softmax)(float* x, std::int64_t k);
+  // In place: x = cap * tanh(x / cap).
+  void (*softcap)(float* x, float cap, std::int64_t k);
+
+  // In place. silu: x / (1 + exp(-x)). gelu_tanh and gelu_erf: Hendrycks and Gimpel 2016, the tanh
+  // approximation and the exact form.
+  void (*silu)(float* x, std::int64_t k);
+  void (*gelu_tanh)(float* x, std::int64_t k);
+  void (*gelu_erf)(float* x, std::int64_t k);
+  void (*relu)(float* x, std::int64_t k);
+};
+
+}  // namespace narrow::kernels

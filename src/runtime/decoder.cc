@@ -1,0 +1,273 @@
+#include "runtime/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/dispatch.h"
+#include "ops/attention.h"
+#include "ops/route.h"
+#include "ops/rows.h"
+
+namespace narrow::runtime {
+namespace {
+
+using model::ModelConfig;
+using ops::ConstMatrix;
+using ops::Matrix;
+
+std::int64_t query_width(const ModelConfig& c) { return c.n_head * c.head_dim; }
+std::int64_t key_width(const ModelConfig& c) { return c.n_head_kv * c.head_dim; }
+
+// The widest inside of a feed-forward branch.
+std::int64_t ffn_width(const ModelConfig& c) {
+  const bool moe = std::any_of(c.layers.begin(), c.layers.end(), [](const auto& l) { return l.moe; });
+  const std::int64_t dense = c.gated_ffn ? 2 * c.n_ff : c.n_ff;
+  return std::max(dense, moe ? 2 * c.n_ff_expert : 0);
+}
+
+ops::RowFunction activation(model::Activation a) {
+  const kernels::KernelTable& kt = kernels::kernels();
+  switch (a) {
+    case model::Activation::kSilu:
+      return kt.silu;
+    case model::Activation::kGeluTanh:
+      return kt.gelu_tanh;
+    case model::Activation::kGeluErf:
+      return kt.gelu_erf;
+    case model::Activation::kRelu:
+      break;
+  }
+  return kt.relu;
+}
+
+void add_bias(Matrix y, const std::vector<float>& bias) {
+  if (!bias.empty()) ops::add_bias(y, bias.data());
+}
+
+}  // namespace
+
+Decoder::Decoder(std::shared_ptr<const LoadedModel> model, std::int64_t n_ctx)
+    : model_(std::move(model)),
+      config_(model_->config()),
+      weights_(model_->weights()),
+      cache_(config_.n_layer, config_.n_head_kv, config_.head_dim, n_ctx) {
+  const ModelConfig& c = config_;
+  const std::int64_t rows = std::min(kChunk, n_ctx);
+  const auto reserve = [rows](AlignedBuffer<float>& b, std::int64_t width) {
+    b.resize(static_cast<std::size_t>(rows * width));
+  };
+  for (AlignedBuffer<float>* b : {&x_, &normed_, &branch_}) reserve(*b, c.n_embd);
+  if (c.parallel_residual) reserve(branch2_, c.n_embd);
+  reserve(qkv_, query_width(c) + 2 * key_width(c));
+  reserve(heads_, query_width(c));
+  reserve(ffn_, ffn_width(c));
+  if (c.n_expert > 0) {
+    reserve(router_, c.n_expert);
+    reserve(expert_in_, c.n_embd);
+    reserve(expert_out_, c.n_embd);
+  }
+}
+
+Result<std::unique_ptr<Decoder>> Decoder::create(std::shared_ptr<const LoadedModel> model,
+                                                 std::int64_t n_ctx) {
+  std::unique_ptr<Decoder> d(new Decoder(std::move(model), n_ctx));
+  const model::RopeConfig& rope = d->config_.rope;
+  if (d->config_.position != model::Position::kRope) return d;
+  NARROW_ASSIGN(std::vector<double> steps, rope_steps(rope, false, n_ctx));
+  const bool has_magnitude =
+      rope.scaling == model::RopeScaling::kYarn || rope.scaling == model::RopeScaling::kLongRope;
+  d->rope_ = RopeTable(std::move(steps), has_magnitude ? rope.attention_factor : 1.0f);
+  d->has_local_rope_ = rope.theta_local > 0.0f;
+  if (d->has_local_rope_) {
+    NARROW_ASSIGN(std::vector<double> local, rope_steps(rope, true, n_ctx));
+    d->rope_local_ = RopeTable(std::move(local), 1.0f);
+  }
+  return d;
+}
+
+void Decoder::normalise(const Norm& norm, ConstMatrix x, Matrix out) const {
+  if (config_.norm == model::NormKind::kLayer) {
+    const float* bias = norm.bias.empty() ? nullptr : norm.bias.data();
+    ops::layer_norm(x, norm.gain.data(), bias, config_.norm_eps, out);
+  } else {
+    ops::rms_norm(x, norm.gain.data(), config_.norm_eps, x.cols, out);
+  }
+}
+
+Status Decoder::embed(std::span<const std::int32_t> tokens) {
+  const Matrix x = rows(x_, config_.n_embd);
+  NARROW_TRY(ops::embedding(weights_.embedding, tokens, config_.embedding_scale, x));
+  if (config_.position != model::Position::kLearned) return {};
+  std::vector<std::int32_t> positions(tokens.size());
+  for (std::size_t i = 0; i < positions.size(); ++i) {
+    positions[i] = static_cast<std::int32_t>(first_ + static_cast<std::int64_t>(i));
+  }
+  const Matrix p = rows(branch_, config_.n_embd);
+  NARROW_TRY(ops::embedding(weights_.positions, positions, 1.0f, p));
+  ops::add_scaled(p, 1.0f, x);
+  return {};
+}
+
+// Norms and rotation of queries and keys.
+void Decoder::position_qk(std::int64_t layer, Matrix q, Matrix k) {
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  if (config_.qk_norm != model::QkNorm::kNone) {
+    const bool per_head = config_.qk_norm == model::QkNorm::kPerHead;
+    ops::rms_norm(q, w.q_norm.gain.data(), config_.norm_eps, per_head ? config_.head_dim : q.cols, q);
+    ops::rms_norm(k, w.k_norm.gain.data(), config_.norm_eps, per_head ? config_.head_dim : k.cols, k);
+  }
+  const model::LayerConfig& lc = config_.layers[static_cast<std::size_t>(layer)];
+  if (config_.position != model::Position::kRope || !lc.rope) return;
+  const RopeTable& table = lc.sliding && has_local_rope_ ? rope_local_ : rope_;
+  const bool interleaved = config_.rope.style == model::RopeStyle::kInterleaved;
+  for (const Matrix& heads : {q, k}) {
+    ops::rope(heads, config_.head_dim, config_.rope.dims, interleaved, table.cos(), table.sin());
+  }
+}
+
+Status Decoder::attention(std::int64_t layer, ConstMatrix x, Matrix out) {
+  const ModelConfig& c = config_;
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  const std::int64_t n_q = query_width(c), n_kv = key_width(c);
+  const Matrix qkv = rows(qkv_, n_q + 2 * n_kv);
+  const Matrix q = qkv.columns(0, n_q), k = qkv.columns(n_q, n_kv), v = qkv.columns(n_q + n_kv, n_kv);
+  if (w.qkv.present()) {
+    NARROW_TRY(ops::matmul(x, w.qkv.weight, qkv));
+    add_bias(qkv, w.qkv.bias);
+  } else {
+    const ops::Product products[] = {{w.q.weight, q}, {w.k.weight, k}, {w.v.weight, v}};
+    NARROW_TRY(ops::matmul(x, products));
+    add_bias(q, w.q.bias);
+    add_bias(k, w.k.bias);
+    add_bias(v, w.v.bias);
+  }
+  position_qk(layer, q, k);
+  cache_.store(layer, first_, k, v);
+
+  ops::AttentionSpec spec;
+  spec.n_head = c.n_head;
+  spec.n_head_kv = c.n_head_kv;
+  spec.head_dim = c.head_dim;
+  spec.scale = c.attn_scale != 0.0f ? c.attn_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  spec.softcap = c.attn_softcap;
+  spec.window = c.layers[static_cast<std::size_t>(layer)].sliding ? c.sliding_window : 0;
+  const Matrix heads = rows(heads_, n_q);
+  NARROW_TRY(ops::attention(spec, q, cache_.keys(layer), cache_.values(layer), first_, heads));
+  NARROW_TRY(ops::matmul(heads, w.attn_out.weight, out));
+  add_bias(out, w.attn_out.bias);
+  if (w.post_attn_norm.present()) normalise(w.post_attn_norm, out, out);
+  return {};
+}
+
+Status Decoder::dense_feed_forward(const LayerWeights& w, ConstMatrix x, Matrix out) {
+  const ModelConfig& c = config_;
+  const Matrix inner = rows(ffn_, c.gated_ffn ? 2 * c.n_ff : c.n_ff);
+  const Matrix first = inner.columns(0, c.n_ff);  // the gate, or all there is
+  const Matrix second = c.gated_ffn ? inner.columns(c.n_ff, c.n_ff) : Matrix();
+  if (w.gate.present()) {
+    const ops::Product products[] = {{w.gate.weight, first}, {w.up.weight, second}};
+    NARROW_TRY(ops::matmul(x, products));
+    add_bias(first, w.gate.bias);
+    add_bias(second, w.up.bias);
+  } else {
+    NARROW_TRY(ops::matmul(x, w.up.weight, inner));
+    add_bias(inner, w.up.bias);
+  }
+  ops::activate(activation(c.activation), first, second);
+  NARROW_TRY(ops::matmul(first, w.down.weight, out));
+  add_bias(out, w.down.bias);
+  return {};
+}
+
+// Each expert takes the rows that chose it; a row's results are added in the order of the experts.
+Status Decoder::expert_feed_forward(const LayerWeights& w, ConstMatrix x, Matrix out) {
+  const ModelConfig& c = config_;
+  const Matrix scores = rows(router_, c.n_expert);
+  NARROW_TRY(ops::matmul(x, w.router, scores));
+  const std::vector<ops::Choice> choices =
+      ops::choose_experts(scores, c.n_expert_used, c.expert_weights_norm);
+  for (std::int64_t r = 0; r < out.rows; ++r) std::fill(out.row(r), out.row(r) + out.cols, 0.0f);
+
+  std::vector<std::size_t> mine;  // choices of one expert
+  for (std::int64_t e = 0; e < c.n_expert; ++e) {
+    mine.clear();
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+      if (choices[i].expert == e) mine.push_back(i);
+    }
+    if (mine.empty()) continue;
+    const auto row_of = [&](std::size_t i) { return static_cast<std::int64_t>(mine[i]) / c.n_expert_used; };
+    const auto count = static_cast<std::int64_t>(mine.size());
+    const Matrix in(expert_in_.data(), count, c.n_embd), result(expert_out_.data(), count, c.n_embd);
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      const float* from = x.row(row_of(i));
+      std::copy(from, from + c.n_embd, in.row(static_cast<std::int64_t>(i)));
+    }
+    const Matrix inner(ffn_.data(), count, 2 * c.n_ff_expert);
+    const Matrix gate = inner.columns(0, c.n_ff_expert), up = inner.columns(c.n_ff_expert, c.n_ff_expert);
+    const ops::Product products[] = {{slice(w.gate_experts, e), gate}, {slice(w.up_experts, e), up}};
+    NARROW_TRY(ops::matmul(in, products));
+    ops::activate(activation(c.activation), gate, up);
+    NARROW_TRY(ops::matmul(gate, slice(w.down_experts, e), result));
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      kernels::kernels().axpy_f32(choices[mine[i]].weight, result.row(static_cast<std::int64_t>(i)),
+                                  out.row(row_of(i)), c.n_embd);
+    }
+  }
+  return {};
+}
+
+Status Decoder::feed_forward(std::int64_t layer, ConstMatrix x, Matrix out) {
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  const bool moe = config_.layers[static_cast<std::size_t>(layer)].moe;
+  NARROW_TRY(moe ? expert_feed_forward(w, x, out) : dense_feed_forward(w, x, out));
+  if (w.post_ffn_norm.present()) normalise(w.post_ffn_norm, out, out);
+  return {};
+}
+
+Status Decoder::layer(std::int64_t index) {
+  const ModelConfig& c = config_;
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(index)];
+  const Matrix x = rows(x_, c.n_embd), normed = rows(normed_, c.n_embd), branch = rows(branch_, c.n_embd);
+  const auto input = [&](const Norm& norm) -> ConstMatrix {
+    if (!norm.present()) return x;
+    normalise(norm, x, normed);
+    return normed;
+  };
+  NARROW_TRY(attention(index, input(w.attn_norm), branch));
+  if (c.parallel_residual) {
+    const Matrix second = rows(branch2_, c.n_embd);
+    NARROW_TRY(feed_forward(index, input(w.ffn_norm), second));
+    ops::add_scaled(branch, c.residual_scale, x);
+    ops::add_scaled(second, c.residual_scale, x);
+    return {};
+  }
+  ops::add_scaled(branch, c.residual_scale, x);
+  NARROW_TRY(feed_forward(index, input(w.ffn_norm), branch));
+  ops::add_scaled(branch, c.residual_scale, x);
+  return {};
+}
+
+Status Decoder::run(std::span<const std::int32_t> tokens, std::int64_t first) {
+  m_ = static_cast<std::int64_t>(tokens.size());
+  first_ = first;
+  NARROW_TRY(embed(tokens));
+  if (config_.position == model::Position::kRope) {
+    rope_.fill(first, m_);
+    if (has_local_rope_) rope_local_.fill(first, m_);
+  }
+  for (std::int64_t i = 0; i < config_.n_layer; ++i) NARROW_TRY(layer(i));
+  return {};
+}
+
+Status Decoder::logits(std::int64_t begin, std::int64_t count, float* out) {
+  const std::int64_t n_embd = config_.n_embd;
+  const ConstMatrix x(x_.data() + begin * n_embd, count, n_embd);
+  const Matrix normed(normed_.data(), count, n_embd);
+  normalise(weights_.final_norm, x, normed);
+  const Matrix scores(out, count, config_.n_vocab);
+  NARROW_TRY(ops::matmul(normed, weights_.head, scores));
+  ops::scale_and_cap(scores, config_.logit_scale, config_.final_softcap);
+  return {};
+}
+
+}  // namespace narrow::runtime

@@ -1,0 +1,222 @@
+#include "runtime/weights.h"
+
+#include <algorithm>
+
+#include "kernels/dispatch.h"
+#include "runtime/session.h"
+
+namespace narrow::runtime {
+namespace {
+
+using model::ModelConfig;
+using model::ModelSource;
+
+// Rope factors reach the graph through the config.
+bool is_rope_table(std::string_view name) {
+  return name.find("rope_freqs") != std::string_view::npos ||
+         name.find("rope_factors_") != std::string_view::npos ||
+         name.find("attn_rot_embd") != std::string_view::npos;
+}
+
+class Binder {
+ public:
+  explicit Binder(const ModelSource& source)
+      : source_(source), config_(source.config()), used_(source.tensors().size(), false) {}
+
+  Result<ModelWeights> bind() {
+    NARROW_TRY(check_config());
+    NARROW_TRY(matrix("token_embd.weight", {config_.n_vocab, config_.n_embd}, out_.embedding));
+    if (config_.position == model::Position::kLearned) {
+      NARROW_TRY(matrix("position_embd.weight", {config_.n_ctx_train, config_.n_embd}, out_.positions));
+    }
+    NARROW_TRY(norm("output_norm", config_.n_embd, true, out_.final_norm));
+    if (config_.tied_head && !has("output.weight")) {
+      out_.head = out_.embedding;
+    } else {
+      NARROW_TRY(matrix("output.weight", {config_.n_vocab, config_.n_embd}, out_.head));
+    }
+    out_.layers.resize(static_cast<std::size_t>(config_.n_layer));
+    for (std::size_t i = 0; i < out_.layers.size(); ++i) {
+      NARROW_TRY(attention(fmt::format("blk.{}.", i), out_.layers[i]));
+      NARROW_TRY(feed_forward(fmt::format("blk.{}.", i), config_.layers[i].moe, out_.layers[i]));
+    }
+    NARROW_TRY(check_all_used());
+    return std::move(out_);
+  }
+
+ private:
+  std::string file() const { return source_.path().string(); }
+  bool has(const std::string& name) const { return source_.find(name).has_value(); }
+
+  Status check_config() const {
+    const ModelConfig& c = config_;
+    const auto positive = [&](std::int64_t value, std::string_view what) -> Status {
+      if (value > 0) return {};
+      return make_error(ErrorCode::kCorrupt, "{}: {} is {}, but must be positive", file(), what, value);
+    };
+    NARROW_TRY(positive(c.n_vocab, "vocabulary size"));
+    NARROW_TRY(positive(c.n_ctx_train, "context length"));
+    NARROW_TRY(positive(c.n_embd, "embedding length"));
+    NARROW_TRY(positive(c.n_layer, "layer count"));
+    NARROW_TRY(positive(c.n_head, "head count"));
+    NARROW_TRY(positive(c.n_head_kv, "key head count"));
+    NARROW_TRY(positive(c.head_dim, "head dimension"));
+    if (c.n_head % c.n_head_kv != 0) {
+      return make_error(ErrorCode::kCorrupt, "{}: {} heads cannot share {} key heads evenly", file(),
+                        c.n_head, c.n_head_kv);
+    }
+    if (static_cast<std::int64_t>(c.layers.size()) != c.n_layer) {
+      return make_error(ErrorCode::kCorrupt, "{}: {} layer descriptions for {} layers", file(),
+                        c.layers.size(), c.n_layer);
+    }
+    if (c.position == model::Position::kRope &&
+        (c.rope.dims <= 0 || c.rope.dims > c.head_dim || c.rope.dims % 2)) {
+      return make_error(ErrorCode::kCorrupt,
+                        "{}: {} rotated dimensions do not fit heads of {}; an even number up to it", file(),
+                        c.rope.dims, c.head_dim);
+    }
+    const bool moe = std::any_of(c.layers.begin(), c.layers.end(), [](const auto& l) { return l.moe; });
+    if (moe && (c.n_expert <= 0 || c.n_expert_used <= 0 || c.n_expert_used > c.n_expert)) {
+      return make_error(ErrorCode::kCorrupt, "{}: {} of {} experts used; 1 to all are possible", file(),
+                        c.n_expert_used, c.n_expert);
+    }
+    return {};
+  }
+
+  // Finds a tensor of exactly this shape and counts its bytes.
+  Result<std::size_t> require(const std::string& name, const Shape& shape) {
+    const std::optional<std::size_t> index = source_.find(name);
+    if (!index) {
+      return make_error(ErrorCode::kNotFound, "{}: tensor '{}' {} is missing", file(), name, shape.text());
+    }
+    const TensorInfo& info = source_.tensors()[*index];
+    if (info.shape != shape) {
+      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' is {}, but the model's settings ask for {}",
+                        file(), name, info.shape.text(), shape.text());
+    }
+    if (format_info(info.format).decode == nullptr) {
+      return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' is stored as {}, which holds no weights",
+                        file(), name, format_info(info.format).name);
+    }
+    used_[*index] = true;
+    out_.bytes += info.bytes();
+    return *index;
+  }
+
+  Status matrix(const std::string& name, const Shape& shape, TensorView& out) {
+    NARROW_ASSIGN(const std::size_t index, require(name, shape));
+    out = source_.view(index);
+    if (!out.empty()) return {};
+    const TensorInfo& info = source_.tensors()[index];
+    AlignedBuffer<std::byte>& buffer = out_.storage.emplace_back(info.bytes());
+    NARROW_TRY(source_.read_raw(index, 0, info.shape.rows(), buffer.data()));
+    out = {info.format, info.shape, buffer.data()};
+    return {};
+  }
+
+  Status vector(const std::string& name, std::int64_t n, bool required, std::vector<float>& out) {
+    if (!required && !has(name)) return {};
+    NARROW_ASSIGN(const std::size_t index, require(name, {n}));
+    out.resize(static_cast<std::size_t>(n));
+    return source_.read_f32(index, 0, 1, out.data());
+  }
+
+  Status norm(const std::string& stem, std::int64_t n, bool required, Norm& out) {
+    NARROW_TRY(vector(stem + ".weight", n, required, out.gain));
+    if (config_.norm == model::NormKind::kLayer) return vector(stem + ".bias", n, false, out.bias);
+    return {};
+  }
+
+  Status linear(const std::string& stem, std::int64_t n, std::int64_t k, Linear& out) {
+    NARROW_TRY(matrix(stem + ".weight", {n, k}, out.weight));
+    return vector(stem + ".bias", n, false, out.bias);
+  }
+
+  Status attention(const std::string& prefix, LayerWeights& layer) {
+    const ModelConfig& c = config_;
+    const std::int64_t n_q = c.n_head * c.head_dim, n_kv = c.n_head_kv * c.head_dim;
+    // A layer normalises what goes in, or what comes out (olmo2), or both (gemma2).
+    NARROW_TRY(norm(prefix + "post_attention_norm", c.n_embd, false, layer.post_attn_norm));
+    NARROW_TRY(norm(prefix + "attn_norm", c.n_embd, !layer.post_attn_norm.present(), layer.attn_norm));
+    if (has(prefix + "attn_qkv.weight")) {
+      NARROW_TRY(linear(prefix + "attn_qkv", n_q + 2 * n_kv, c.n_embd, layer.qkv));
+    } else {
+      NARROW_TRY(linear(prefix + "attn_q", n_q, c.n_embd, layer.q));
+      NARROW_TRY(linear(prefix + "attn_k", n_kv, c.n_embd, layer.k));
+      NARROW_TRY(linear(prefix + "attn_v", n_kv, c.n_embd, layer.v));
+    }
+    NARROW_TRY(linear(prefix + "attn_output", c.n_embd, n_q, layer.attn_out));
+    if (c.qk_norm == model::QkNorm::kNone) return {};
+    const bool per_head = c.qk_norm == model::QkNorm::kPerHead;
+    NARROW_TRY(vector(prefix + "attn_q_norm.weight", per_head ? c.head_dim : n_q, true, layer.q_norm.gain));
+    return vector(prefix + "attn_k_norm.weight", per_head ? c.head_dim : n_kv, true, layer.k_norm.gain);
+  }
+
+  Status feed_forward(const std::string& prefix, bool moe, LayerWeights& layer) {
+    const ModelConfig& c = config_;
+    NARROW_TRY(norm(prefix + "post_ffw_norm", c.n_embd, false, layer.post_ffn_norm));
+    NARROW_TRY(norm(prefix + "ffn_norm", c.n_embd, !layer.post_ffn_norm.present(), layer.ffn_norm));
+    if (moe) {
+      NARROW_TRY(matrix(prefix + "ffn_gate_inp.weight", {c.n_expert, c.n_embd}, layer.router));
+      NARROW_TRY(
+          matrix(prefix + "ffn_gate_exps.weight", {c.n_expert, c.n_ff_expert, c.n_embd}, layer.gate_experts));
+      NARROW_TRY(
+          matrix(prefix + "ffn_up_exps.weight", {c.n_expert, c.n_ff_expert, c.n_embd}, layer.up_experts));
+      return matrix(prefix + "ffn_down_exps.weight", {c.n_expert, c.n_embd, c.n_ff_expert},
+                    layer.down_experts);
+    }
+    const bool fused = c.gated_ffn && !has(prefix + "ffn_gate.weight");
+    if (c.gated_ffn && !fused) NARROW_TRY(linear(prefix + "ffn_gate", c.n_ff, c.n_embd, layer.gate));
+    NARROW_TRY(linear(prefix + "ffn_up", fused ? 2 * c.n_ff : c.n_ff, c.n_embd, layer.up));
+    return linear(prefix + "ffn_down", c.n_embd, c.n_ff, layer.down);
+  }
+
+  Status check_all_used() const {
+    for (std::size_t i = 0; i < used_.size(); ++i) {
+      const TensorInfo& info = source_.tensors()[i];
+      if (used_[i] || is_rope_table(info.name)) continue;
+      return make_error(
+          ErrorCode::kUnsupported,
+          "{}: tensor '{}' {} has no place in a {} model; the file needs a newer narrow or another "
+          "architecture",
+          file(), info.name, info.shape.text(), config_.arch);
+    }
+    return {};
+  }
+
+  const ModelSource& source_;
+  const ModelConfig& config_;
+  std::vector<bool> used_;
+  ModelWeights out_;
+};
+
+class BoundModel final : public LoadedModel {
+ public:
+  BoundModel(std::shared_ptr<const ModelSource> source, ModelWeights weights)
+      : source_(std::move(source)), weights_(std::move(weights)) {}
+  const ModelConfig& config() const override { return source_->config(); }
+  std::uint64_t weight_bytes() const override { return weights_.bytes; }
+  const ModelWeights& weights() const override { return weights_; }
+
+ private:
+  std::shared_ptr<const ModelSource> source_;  // keeps the mapped files alive
+  ModelWeights weights_;
+};
+
+}  // namespace
+
+Result<ModelWeights> bind_weights(const ModelSource& source) { return Binder(source).bind(); }
+
+TensorView slice(const TensorView& stacked, std::int64_t index) {
+  const Shape shape{stacked.shape[1], stacked.shape[2]};
+  return {stacked.format, shape, stacked.row(index * shape[0])};
+}
+
+Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(std::shared_ptr<const ModelSource> source) {
+  if (!kernels::selected_kernels().ok()) return kernels::selected_kernels().error();
+  NARROW_ASSIGN(ModelWeights weights, bind_weights(*source));
+  return std::shared_ptr<const LoadedModel>(
+      std::make_shared<BoundModel>(std::move(source), std::move(weights)));
+}
+
+}  // namespace narrow::runtime

@@ -1,0 +1,54 @@
+// The weights of a model in the places where the layer graph uses them.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/result.h"
+#include "model/source.h"
+#include "tensor/tensor.h"
+
+namespace narrow::runtime {
+
+struct Norm {
+  std::vector<float> gain, bias;  // bias is empty when there is none
+  bool present() const { return !gain.empty(); }
+};
+
+// y = x * weight^T + bias; weight [n, k].
+struct Linear {
+  TensorView weight;
+  std::vector<float> bias;  // empty when there is none
+  bool present() const { return !weight.empty(); }
+};
+
+struct LayerWeights {
+  Norm attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm, k_norm;
+  // Either qkv, rows [q; k; v], or the three.
+  Linear qkv, q, k, v, attn_out;
+  // Gated without a gate of its own: up holds the rows [gate; up].
+  Linear gate, up, down;
+  // Mixture of experts: router [n_expert, n_embd], the others [n_expert, n_out, n_in].
+  TensorView router, gate_experts, up_experts, down_experts;
+};
+
+struct ModelWeights {
+  TensorView embedding;  // [n_vocab, n_embd]
+  TensorView positions;  // [n_ctx_train, n_embd], learned positions only
+  TensorView head;       // [n_vocab, n_embd]; the embedding when tied
+  Norm final_norm;
+  std::vector<LayerWeights> layers;
+  std::uint64_t bytes = 0;                        // mapped and owned
+  std::vector<AlignedBuffer<std::byte>> storage;  // behind the views that the source could not map
+};
+
+// Finds every tensor that the config asks for. Errors name tensor, shape and the expected shape; a tensor
+// that has no place in the graph is kUnsupported, as results without it would be wrong.
+Result<ModelWeights> bind_weights(const model::ModelSource& source);
+
+// Matrix `index` of a stacked [count, n, k] tensor.
+TensorView slice(const TensorView& stacked, std::int64_t index);
+
+}  // namespace narrow::runtime
