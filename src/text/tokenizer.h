@@ -29,7 +29,8 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   // Invalid UTF-8 is replaced by U+FFFD, as the tokenizers library does.
-  virtual Result<std::vector<TokenId>> encode(std::string_view text, const EncodeTextOptions& options = {}) const = 0;
+  virtual Result<std::vector<TokenId>> encode(std::string_view text,
+                                              const EncodeTextOptions& options = {}) const = 0;
   // skip_special: leave control tokens out. Ids out of range are kInvalidArgument.
   virtual Result<std::string> decode(const std::vector<TokenId>& ids, bool skip_special = true) const = 0;
   // The bytes that this token stands for, before any clean-up of leading spaces.
@@ -40,7 +41,13 @@ class Tokenizer {
   virtual std::optional<TokenId> find(std::string_view token) const = 0;  // by stored text
   // True for ids that end generation (EOS, EOT and other end tokens the files name).
   virtual bool is_end(TokenId id) const = 0;
+  // True for ids that decode(skip_special) leaves out.
+  virtual bool is_special(TokenId) const { return false; }
 };
+
+// transformers' clean_up_tokenization_spaces: "a ." -> "a.", "do n't" -> "don't" and so on. decode() never
+// does it; callers that want it look at spec().clean_up_spaces.
+std::string clean_up_spaces(std::string text);
 
 // Decodes a stream of ids; never returns part of a UTF-8 sequence. A sequence that can no longer become valid
 // comes out as U+FFFD.
