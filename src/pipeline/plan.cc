@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "base/atomic_file.h"
+#include "io/gguf/split_name.h"
 #include "io/gguf/writer.h"
 #include "pipeline/pattern.h"
 
@@ -280,17 +281,15 @@ Status refuse_same_file(const fs::path& source, const fs::path& output) {
   };
   std::error_code ec;
   if (same_file(source, output)) return refuse(source);
-  // The files of a folder, or the other parts of a split GGUF.
-  const bool folder = fs::is_directory(source, ec);
-  const fs::path parent = folder ? source : source.parent_path();
-  const std::string stem = source.stem().string();
-  const std::size_t split = stem.find("-of-");
-  if (!folder && split == std::string::npos) return {};
-  for (fs::directory_iterator it(parent.empty() ? fs::path(".") : parent, ec), end; !ec && it != end;
-       it.increment(ec)) {
-    const std::string ending = split == std::string::npos ? std::string() : stem.substr(split);
-    const bool part = folder || it->path().stem().string().ends_with(ending);
-    if (part && same_file(it->path(), output)) return refuse(it->path());
+  if (const auto part = io::gguf::parse_split_name(source)) {
+    for (int no = 0; no < part->count; ++no) {
+      const fs::path file = io::gguf::split_part_path(part->prefix, no, part->count);
+      if (same_file(file, output)) return refuse(file);
+    }
+  }
+  if (!fs::is_directory(source, ec)) return {};
+  for (fs::directory_iterator it(source, ec), end; !ec && it != end; it.increment(ec)) {
+    if (same_file(it->path(), output)) return refuse(it->path());
   }
   return {};
 }

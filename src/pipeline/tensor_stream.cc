@@ -54,15 +54,41 @@ void compare_cast(const float* before, const float* after, std::int64_t n, Strea
 
 }  // namespace
 
-Status TensorStream::non_finite(const TensorInfo& t, std::int64_t element, float value) const {
-  std::vector<std::int64_t> at(static_cast<std::size_t>(t.shape.rank()));
-  for (int d = t.shape.rank() - 1; d >= 0; --d) {
-    at[static_cast<std::size_t>(d)] = element % t.shape[d];
-    element /= t.shape[d];
+std::string position_text(const Shape& shape, std::int64_t element) {
+  std::vector<std::int64_t> at(static_cast<std::size_t>(shape.rank()));
+  for (int d = shape.rank() - 1; d >= 0; --d) {
+    at[static_cast<std::size_t>(d)] = element % shape[d];
+    element /= shape[d];
   }
-  return make_error(ErrorCode::kNumeric, "{}: tensor {} holds {} at [{}]: the model is damaged; get it again",
-                    source_.path().string(), t.name, std::isnan(value) ? "NaN" : "infinity",
-                    fmt::join(at, ", "));
+  return fmt::format("[{}]", fmt::join(at, ", "));
+}
+
+Error non_finite_error(const std::string& file, const TensorInfo& t, std::int64_t element, float value) {
+  return make_error(ErrorCode::kNumeric, "{}: tensor {} holds {} at {}: the model is damaged; get it again",
+                    file, t.name, std::isnan(value) ? "NaN" : "infinity", position_text(t.shape, element));
+}
+
+Status cast_values(const float* in, std::int64_t n, Format to, std::byte* out, AlignedBuffer<float>& scratch,
+                   StreamStats& stats) {
+  const Blocks blocks(n, 1);
+  std::vector<BlockResult> results(static_cast<std::size_t>(blocks.count()));
+  scratch.reserve_at_least(static_cast<std::size_t>(thread_count() * blocks.size));
+  parallel_for(blocks.count(), [&](std::int64_t b, int thread) {
+    BlockResult& r = results[static_cast<std::size_t>(b)];
+    const std::int64_t first = blocks.begin(b), count = blocks.end(b) - first;
+    std::byte* to_bytes = out + row_bytes(to, first);
+    float* back = scratch.data() + thread * blocks.size;
+    r.status = encode_row(to, in + first, to_bytes, count);
+    if (r.status.ok()) r.status = decode_row(to, to_bytes, back, count);
+    if (r.status.ok()) compare_cast(in + first, back, count, r.stats);
+  });
+  NARROW_TRY(first_error(results));
+  for (const BlockResult& r : results) {
+    stats.error.add(r.stats.error);
+    stats.overflowed += r.stats.overflowed;
+    stats.flushed += r.stats.flushed;
+  }
+  return {};
 }
 
 // Stored rows as they are; floats are still checked.
@@ -92,7 +118,9 @@ Status TensorStream::decode(std::size_t index, std::int64_t begin, std::int64_t 
   NARROW_TRY(first_error(results));
   for (std::int64_t b = 0; b < blocks.count(); ++b) {
     const BlockResult& r = results[static_cast<std::size_t>(b)];
-    if (r.bad_element >= 0) return non_finite(t, (begin + blocks.begin(b)) * k + r.bad_element, r.bad_value);
+    if (r.bad_element < 0) continue;
+    return non_finite_error(source_.path().string(), t, (begin + blocks.begin(b)) * k + r.bad_element,
+                            r.bad_value);
   }
   return {};
 }
@@ -115,27 +143,7 @@ Status TensorStream::encode(std::size_t index, std::int64_t begin, std::int64_t 
     stats.error.add(error);
     return {};
   }
-  const std::size_t stride = row_bytes(to, k);
-  const Blocks blocks(n, k);
-  std::vector<BlockResult> results(static_cast<std::size_t>(blocks.count()));
-  scratch_.reserve_at_least(static_cast<std::size_t>(thread_count() * blocks.size * k));
-  parallel_for(blocks.count(), [&](std::int64_t b, int thread) {
-    BlockResult& r = results[static_cast<std::size_t>(b)];
-    const std::int64_t first = blocks.begin(b), elements = (blocks.end(b) - first) * k;
-    const float* in = decoded_.data() + first * k;
-    std::byte* out = encoded_.data() + static_cast<std::size_t>(first) * stride;
-    float* back = scratch_.data() + thread * blocks.size * k;
-    r.status = encode_row(to, in, out, elements);
-    if (r.status.ok()) r.status = decode_row(to, out, back, elements);
-    if (r.status.ok()) compare_cast(in, back, elements, r.stats);
-  });
-  NARROW_TRY(first_error(results));
-  for (const BlockResult& r : results) {
-    stats.error.add(r.stats.error);
-    stats.overflowed += r.stats.overflowed;
-    stats.flushed += r.stats.flushed;
-  }
-  return {};
+  return cast_values(decoded_.data(), n * k, to, encoded_.data(), scratch_, stats);
 }
 
 Status TensorStream::run(std::size_t index, Format to, const WriteBytes& write, StreamStats& stats) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 
 #include "base/aligned_buffer.h"
 #include "model/source.h"
@@ -17,6 +18,16 @@ struct StreamStats {
   std::uint64_t overflowed = 0;  // finite values that became infinite
   std::uint64_t flushed = 0;     // non-zero values that became zero; counted for f16 and bf16 only
 };
+
+// `n` values to a float format, counting what the format cannot hold. Threaded; `scratch` is working memory.
+Status cast_values(const float* in, std::int64_t n, Format to, std::byte* out, AlignedBuffer<float>& scratch,
+                   StreamStats& stats);
+
+// "[row, column]" of an element.
+std::string position_text(const Shape& shape, std::int64_t element);
+
+// kNumeric: where a model's NaN or infinity is.
+Error non_finite_error(const std::string& file, const TensorInfo& t, std::int64_t element, float value);
 
 // Receives the stored bytes in order: `byte_offset` from the start of the tensor.
 using WriteBytes = std::function<Status(std::uint64_t byte_offset, std::span<const std::byte> data)>;
@@ -36,7 +47,6 @@ class TensorStream {
   Status copy(std::size_t index, std::int64_t begin, std::int64_t end, std::span<std::byte> out);
   Status decode(std::size_t index, std::int64_t begin, std::int64_t end);
   Status encode(std::size_t index, std::int64_t begin, std::int64_t n, Format to, StreamStats& stats);
-  Status non_finite(const TensorInfo& t, std::int64_t element, float value) const;
 
   const model::ModelSource& source_;
   const quant::Method* method_;
