@@ -1,0 +1,35 @@
+"""llama-quantize out of a prebuilt libllama: llama_quantize.py LIBDIR IN.gguf OUT.gguf FTYPE_ID [THREADS]
+
+The shared library comes with the npm package node-llama-cpp, which has no llama-quantize program; this calls the same
+function (llama_model_quantize, include/llama.h) through ctypes.
+"""
+import ctypes as c
+import os
+import sys
+
+
+class Params(c.Structure):
+    _fields_ = [("nthread", c.c_int32), ("ftype", c.c_int), ("output_type", c.c_int), ("embedding_type", c.c_int),
+                ("allow_requantize", c.c_bool), ("quantize_output", c.c_bool), ("only_copy", c.c_bool),
+                ("pure", c.c_bool), ("keep_split", c.c_bool), ("dry_run", c.c_bool), ("imatrix", c.c_void_p),
+                ("overrides", c.c_void_p), ("tensor_overrides", c.c_void_p), ("prune", c.c_void_p),
+                ("max_buffer", c.c_size_t), ("reserve", c.c_byte * 256)]
+
+
+def main():
+    folder, src, dst, ftype = sys.argv[1:5]
+    find = lambda stem: os.path.join(folder, next(f for f in sorted(os.listdir(folder)) if f.startswith(stem)))
+    c.CDLL(find("libggml-base"), mode=c.RTLD_GLOBAL)
+    c.CDLL(find("libggml."), mode=c.RTLD_GLOBAL)
+    lib = c.CDLL(find("libllama."))
+    lib.llama_backend_init()
+    lib.llama_model_quantize_default_params.restype = Params
+    p = lib.llama_model_quantize_default_params()
+    p.ftype = int(ftype)
+    p.nthread = int(sys.argv[5]) if len(sys.argv) > 5 else os.cpu_count()
+    lib.llama_model_quantize.argtypes = [c.c_char_p, c.c_char_p, c.c_void_p]
+    sys.exit(1 if lib.llama_model_quantize(src.encode(), dst.encode(), c.byref(p)) else 0)
+
+
+if __name__ == "__main__":
+    main()
