@@ -1,0 +1,63 @@
+#include "narrow/registry.h"
+
+#include <algorithm>
+
+#include "model/arch/registry.h"
+#include "pipeline/mixes.h"
+#include "quant/quantizer.h"
+
+namespace narrow {
+namespace {
+
+std::string describe(const FormatInfo& f) {
+  switch (f.kind) {
+    case FormatKind::kFloat:
+      return "floats";
+    case FormatKind::kInteger:
+      return "integers, for indices and masks";
+    case FormatKind::kQuantized:
+      break;
+  }
+  return fmt::format("blocks of {} weights in {} bytes", f.block_size, f.block_bytes);
+}
+
+}  // namespace
+
+std::vector<TypeRow> list_types() {
+  std::vector<TypeRow> rows;
+  for (const FormatInfo& f : all_formats()) {
+    rows.push_back({std::string(f.name), f.bpw(), f.block_size, f.block_bytes, f.decode != nullptr,
+                    f.can_encode(), describe(f)});
+  }
+  return rows;
+}
+
+std::vector<MixRow> list_mixes() {
+  std::vector<MixRow> rows;
+  for (const pipeline::Mix& m : pipeline::all_mixes()) {
+    if (!m.encodable()) continue;
+    rows.push_back({std::string(m.name), std::string(format_info(m.base).name), pipeline::typical_bpw(m),
+                    std::string(m.description)});
+  }
+  return rows;
+}
+
+std::vector<MethodRow> list_methods() {
+  std::vector<MethodRow> rows;
+  for (const quant::Method& m : quant::all_methods()) {
+    rows.push_back({std::string(m.name), std::string(m.description), m.needs_calibration});
+  }
+  return rows;
+}
+
+std::vector<ArchRow> list_architectures() {
+  std::vector<ArchRow> rows;
+  for (const model::Arch* a : model::all_archs()) {
+    auto row = std::find_if(rows.begin(), rows.end(), [&](const ArchRow& r) { return r.name == a->name; });
+    if (row == rows.end()) row = rows.insert(rows.end(), {std::string(a->name), {}});
+    for (const std::string_view type : a->model_types) row->hf_model_types.emplace_back(type);
+  }
+  return rows;
+}
+
+}  // namespace narrow
