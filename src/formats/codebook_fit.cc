@@ -7,8 +7,8 @@ namespace narrow::formats {
 namespace {
 
 constexpr int kLanes = 8;
-// Below this no half-precision scale but zero exists, and quotients could overflow.
-constexpr float kNegligible = 1e-12f;
+// Of blocks whose greatest weight is near 1: nothing below it reaches the smallest stored scale.
+constexpr float kVanishes = 1e-20f;
 
 constexpr std::array<float, 15> make_midpoints() {
   std::array<float, 15> m{};
@@ -85,7 +85,7 @@ float fit_level_scale(const float* x, const float* w, bool search) {
   for (int j = 0; j < kCodebookBlock; ++j) {
     if (std::fabs(x[j]) > std::fabs(peak)) peak = x[j];
   }
-  if (std::fabs(peak) < kNegligible) return 0;
+  if (std::fabs(peak) < kVanishes) return 0;
   constexpr float kLow = kNonLinearLevels.front();
   constexpr float kHigh = kNonLinearLevels.back();
   if (!search) return peak / kLow;

@@ -1,8 +1,6 @@
 #include "formats/floats.h"
 
 #include <array>
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "base/scalar.h"
@@ -13,33 +11,6 @@
 
 namespace narrow::formats {
 namespace {
-
-// Rounds to the nearest value with kMantissaBits of mantissa and the given bias, ties to even; magnitudes
-// past max_code become max_code (the saturating conversion of OCP's 8-bit specification: weights stay
-// finite).
-template <int kMantissaBits, int kBias>
-std::uint8_t to_f8(float f, std::uint8_t max_code, std::uint8_t nan_code) {
-  const std::uint32_t x = std::bit_cast<std::uint32_t>(f);
-  const std::uint32_t sign = (x >> 24) & 0x80u;
-  const std::uint32_t a = x & 0x7fffffffu;
-  if (a > 0x7f800000u) return static_cast<std::uint8_t>(sign | nan_code);
-  constexpr std::uint32_t kFirstNormal = static_cast<std::uint32_t>(128 - kBias) << 23;
-  std::uint32_t code;
-  if (a < kFirstNormal) {
-    // A subnormal's code is its value in units of the smallest one; the product is exact.
-    constexpr float kUnits = static_cast<float>(1u << (kBias - 1 + kMantissaBits));
-    code = static_cast<std::uint32_t>(std::nearbyint(std::bit_cast<float>(a) * kUnits));
-  } else {
-    constexpr int kDrop = 23 - kMantissaBits;
-    const std::uint32_t r = a - (static_cast<std::uint32_t>(127 - kBias) << 23);
-    code = (r + ((1u << (kDrop - 1)) - 1u) + ((r >> kDrop) & 1u)) >> kDrop;
-  }
-  if (code > max_code) code = max_code;
-  return static_cast<std::uint8_t>(sign | code);
-}
-
-std::uint8_t to_f8_e4m3(float f) { return to_f8<3, 7>(f, 0x7e, 0x7f); }
-std::uint8_t to_f8_e5m2(float f) { return to_f8<2, 15>(f, 0x7b, 0x7e); }
 
 template <float (*kToF32)(std::uint8_t)>
 void decode_f8(const std::byte* src, float* dst, std::int64_t k) {
@@ -124,16 +95,8 @@ void decode_f8_e4m3(const std::byte* src, float* dst, std::int64_t k) {
   decode_f8<f8_e4m3_to_f32>(src, dst, k);
 }
 
-void encode_f8_e4m3(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
-  for (std::int64_t i = 0; i < k; ++i) dst[i] = std::byte{to_f8_e4m3(src[i])};
-}
-
 void decode_f8_e5m2(const std::byte* src, float* dst, std::int64_t k) {
   decode_f8<f8_e5m2_to_f32>(src, dst, k);
-}
-
-void encode_f8_e5m2(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions&) {
-  for (std::int64_t i = 0; i < k; ++i) dst[i] = std::byte{to_f8_e5m2(src[i])};
 }
 
 }  // namespace narrow::formats

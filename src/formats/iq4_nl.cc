@@ -1,7 +1,7 @@
 #include "formats/iq4_nl.h"
 
 #include "formats/codebook_fit.h"
-#include "formats/element_weights.h"
+#include "formats/fit.h"
 
 namespace narrow::formats {
 
@@ -19,11 +19,11 @@ void decode_iq4_nl(const std::byte* src, float* dst, std::int64_t k) {
 void encode_iq4_nl(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
   for (std::int64_t i = 0; i < k / 32; ++i) {
     float x[32], w[32];
-    load_clamped(src + 32 * i, 32, x);
-    element_weights(options.importance ? options.importance + 32 * i : nullptr, 32, w);
+    const Normalizer unit = normalize(src + 32 * i, 32, x);
+    fill_weights(kLevelWeightRule, x, options.importance ? options.importance + 32 * i : nullptr, 32, w);
     BlockIQ4_NL b;
-    b.d = to_finite_f16(fit_level_scale(x, w, options.search));
-    const float d = to_f32(b.d);
+    b.d = unit.store(fit_level_scale(x, w, options.search));
+    const float d = unit.load(b.d);
     std::uint8_t codes[32];
     nearest_codes(x, d != 0 ? 1.0f / d : 0.0f, codes);
     for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<std::uint8_t>(codes[j] | (codes[j + 16] << 4));

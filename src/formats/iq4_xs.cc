@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "formats/codebook_fit.h"
-#include "formats/element_weights.h"
+#include "formats/fit.h"
 
 namespace narrow::formats {
 namespace {
@@ -24,10 +24,11 @@ int nearest_step(float ratio) {
 }
 
 // For a super scale: the best multiple per sub-block among the nearest and its two neighbours.
-Scales choose_steps(const float* x, const float* w, const float* wanted, float super_scale, bool neighbours) {
+Scales choose_steps(const Normalizer& unit, const float* x, const float* w, const float* wanted,
+                    float super_scale, bool neighbours) {
   Scales s;
-  s.d = to_finite_f16(super_scale);
-  const float d = to_f32(s.d);
+  s.d = unit.store(super_scale);
+  const float d = unit.load(s.d);
   for (int b = 0; b < kSubBlocks; ++b) {
     const float* xb = x + 32 * b;
     const float* wb = w + 32 * b;
@@ -50,8 +51,8 @@ Scales choose_steps(const float* x, const float* w, const float* wanted, float s
 }
 
 // The super scale that is least-squares for given multiples, levels being reassigned at the old one.
-float refit_super_scale(const float* x, const float* w, const Scales& s) {
-  const float d = to_f32(s.d);
+float refit_super_scale(const Normalizer& unit, const float* x, const float* w, const Scales& s) {
+  const float d = unit.load(s.d);
   double qx = 0, qq = 0;
   for (int b = 0; b < kSubBlocks; ++b) {
     const float step = static_cast<float>(s.step[b]);
@@ -63,23 +64,23 @@ float refit_super_scale(const float* x, const float* w, const Scales& s) {
   return qq > 0 ? static_cast<float>(qx / qq) : d;
 }
 
-Scales fit_scales(const float* x, const float* w, bool search) {
+Scales fit_scales(const Normalizer& unit, const float* x, const float* w, bool search) {
   float wanted[kSubBlocks];
   float peak = 0;  // the sub-block scale of greatest magnitude
   for (int b = 0; b < kSubBlocks; ++b) {
     wanted[b] = fit_level_scale(x + 32 * b, w + 32 * b, search);
     if (std::fabs(wanted[b]) > std::fabs(peak)) peak = wanted[b];
   }
-  Scales best = choose_steps(x, w, wanted, peak / kMinStep, false);
+  Scales best = choose_steps(unit, x, w, wanted, peak / kMinStep, false);
   if (!search || peak == 0) return best;
   // Other multiples for the greatest scale shift the rounding of all the others.
   constexpr int kTries[] = {-32, -31, -30, -29, -28, -27, -26, -25, -24, -23, -22};
   for (const int t : kTries) {
-    const Scales s = choose_steps(x, w, wanted, peak / static_cast<float>(t), false);
+    const Scales s = choose_steps(unit, x, w, wanted, peak / static_cast<float>(t), false);
     if (s.error < best.error) best = s;
   }
   for (int round = 0; round < 3; ++round) {
-    const Scales s = choose_steps(x, w, wanted, refit_super_scale(x, w, best), true);
+    const Scales s = choose_steps(unit, x, w, wanted, refit_super_scale(unit, x, w, best), true);
     if (s.error >= best.error) break;
     best = s;
   }
@@ -109,12 +110,12 @@ void encode_iq4_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
     float x[kSuperBlock], w[kSuperBlock];
     const std::int64_t at = i * kSuperBlock;
-    load_clamped(src + at, kSuperBlock, x);
-    element_weights(options.importance ? options.importance + at : nullptr, kSuperBlock, w);
-    const Scales s = fit_scales(x, w, options.search);
+    const Normalizer unit = normalize(src + at, kSuperBlock, x);
+    fill_weights(kLevelWeightRule, x, options.importance ? options.importance + at : nullptr, kSuperBlock, w);
+    const Scales s = fit_scales(unit, x, w, options.search);
     BlockIQ4_XS b{};
     b.d = s.d;
-    const float d = to_f32(s.d);
+    const float d = unit.load(s.d);
     for (int n = 0; n < kSubBlocks; ++n) {
       const int stored = s.step[n] - kMinStep;
       b.scales_l[n / 2] = static_cast<std::uint8_t>(b.scales_l[n / 2] | ((stored & 15) << (4 * (n % 2))));

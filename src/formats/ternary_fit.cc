@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "formats/block.h"
-#include "formats/element_weights.h"
+#include "formats/fit.h"
 
 namespace narrow::formats {
 namespace {
@@ -35,16 +35,16 @@ float least_squares_scale(const float* x, const float* w) {
 
 f16 fit_ternary(const float* src, const float* importance, bool search, std::uint8_t* t) {
   float x[kSuperBlock], w[kSuperBlock];
-  load_clamped(src, kSuperBlock, x);
+  const Normalizer unit = normalize(src, kSuperBlock, x);
   float scale = 0;
   if (search) {
-    element_weights(importance, kSuperBlock, w);
+    fill_weights(WeightRule::kUniform, x, importance, kSuperBlock, w);
     scale = least_squares_scale(x, w);
   } else {
     for (const float v : x) scale = std::max(scale, std::fabs(v));
   }
-  const f16 d = to_finite_f16(scale);
-  const float half = 0.5f * to_f32(d);
+  const f16 d = unit.store(scale);
+  const float half = 0.5f * unit.load(d);
   for (int j = 0; j < kSuperBlock; ++j) {
     t[j] = static_cast<std::uint8_t>(1 + (half > 0 && x[j] >= half ? 1 : 0) -
                                      (half > 0 && x[j] <= -half ? 1 : 0));
