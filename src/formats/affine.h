@@ -76,7 +76,7 @@ CodeRange affine_code_range(const AffineSpec& spec);
 Result<AffineQuantized> affine_quantize(const float* x, std::int64_t rows, std::int64_t cols,
                                         const AffineSpec& spec);
 
-// Writes [rows, cols] floats.
+// Writes [rows, cols] floats. An end code may lie half a step past the largest input: finite up to 2e38.
 void affine_dequantize(const AffineQuantized& q, float* x);
 
 // Codes of `bits` (2..8) each as one stream: bit b of code i is bit (i * bits + b) of the stream, and bit n

@@ -1,9 +1,11 @@
 #include "formats/floats.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "base/scalar.h"
+#include "formats/cast.h"
 
 #ifdef __F16C__
 #include <immintrin.h>
@@ -77,10 +79,12 @@ void encode_bf16(const float* src, std::byte* dst, std::int64_t k, const EncodeO
 }
 
 void decode_f64(const std::byte* src, float* dst, std::int64_t k) {
-  for (std::int64_t i = 0; i < k; ++i) {
-    double v;
-    std::memcpy(&v, src + 8 * i, 8);
-    dst[i] = static_cast<float>(v);
+  constexpr std::int64_t kChunk = 64;
+  double aligned[kChunk];
+  for (std::int64_t i = 0; i < k; i += kChunk) {
+    const std::int64_t n = std::min(kChunk, k - i);
+    std::memcpy(aligned, src + 8 * i, static_cast<std::size_t>(n) * 8);
+    cast_f64_to_f32(aligned, dst + i, n);
   }
 }
 
