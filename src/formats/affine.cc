@@ -258,8 +258,9 @@ void affine_dequantize(const AffineQuantized& q, float* x) {
       const std::size_t g = q.group_of(r, c);
       const std::int64_t i = r * q.cols + c;
       const int zero_point = q.zero_points.empty() ? 0 : q.zero_points[g];
-      const float product = q.scales[g] * static_cast<float>(q.code(i) - zero_point);
-      x[i] = q.mins.empty() ? product : product + q.mins[g];
+      // In double: the product alone may exceed fp32 where the sum does not.
+      const double product = static_cast<double>(q.scales[g]) * (q.code(i) - zero_point);
+      x[i] = static_cast<float>(q.mins.empty() ? product : product + q.mins[g]);
     }
   }
 }
