@@ -32,36 +32,15 @@ void fill_weights(WeightRule rule, const float* x, const float* importance, int 
   float sum_squares = 0;
   for (int i = 0; i < n; ++i) sum_squares += (x[i] / top) * (x[i] / top);
   const float mean_square = sum_squares / static_cast<float>(n);
-  if (importance != nullptr) {
-    const float top_importance = greatest_magnitude(importance, n);
-    if (top_importance > 0 && std::isfinite(top_importance)) {
-      float greatest = 0;
-      for (int i = 0; i < n; ++i) {
-        const float r = x[i] / top;
-        w[i] = importance[i] / top_importance * std::sqrt(mean_square + r * r);
-        greatest = std::max(greatest, w[i]);
-      }
-      for (int i = 0; i < n; ++i) w[i] /= greatest;
-      return;
-    }
+  const float top_importance = importance != nullptr ? greatest_magnitude(importance, n) : 0.0f;
+  const bool known = top_importance > 0;
+  if (rule == WeightRule::kUniform && !known) {
+    std::fill(w, w + n, 1.0f);
+    return;
   }
-  const float rms = std::sqrt(mean_square);
-  for (int i = 0; i < n; ++i) {
-    const float r = std::fabs(x[i] / top);
-    switch (rule) {
-      case WeightRule::kUniform:
-        w[i] = 1;
-        break;
-      case WeightRule::kRmsPlusAbs:
-        w[i] = (rms + r) / (rms + 1);
-        break;
-      case WeightRule::kAbs:
-        w[i] = r;
-        break;
-      case WeightRule::kSquare:
-        w[i] = r * r;
-        break;
-    }
+  for (int i = 0; i < n; ++i) w[i] = std::sqrt(mean_square + (x[i] / top) * (x[i] / top));
+  if (known) {
+    for (int i = 0; i < n; ++i) w[i] *= importance[i] / top_importance;
   }
 }
 

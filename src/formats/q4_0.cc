@@ -20,7 +20,7 @@ void encode_q4_0(const float* src, std::byte* dst, std::int64_t k, const EncodeO
   for (std::int64_t i = 0; i < k / 32; ++i) {
     const float* importance = options.importance ? options.importance + 32 * i : nullptr;
     const SymmetricBlock fit =
-        encode_symmetric_block(src + 32 * i, importance, -8, 7, WeightRule::kUniform, options.search);
+        encode_symmetric_block(src + 32 * i, importance, -8, 7, WeightRule::kMagnitude, options.search);
     BlockQ4_0 b;
     b.d = fit.d;
     for (int j = 0; j < 16; ++j) {

@@ -20,7 +20,7 @@ void encode_q4_1(const float* src, std::byte* dst, std::int64_t k, const EncodeO
   for (std::int64_t i = 0; i < k / 32; ++i) {
     const float* importance = options.importance ? options.importance + 32 * i : nullptr;
     const AffineBlock fit =
-        encode_affine_block(src + 32 * i, importance, 15, WeightRule::kUniform, options.search);
+        encode_affine_block(src + 32 * i, importance, 15, WeightRule::kMagnitude, options.search);
     BlockQ4_1 b;
     b.d = fit.d;
     b.m = fit.m;

@@ -19,7 +19,7 @@ void encode_q5_0(const float* src, std::byte* dst, std::int64_t k, const EncodeO
   for (std::int64_t i = 0; i < k / 32; ++i) {
     const float* importance = options.importance ? options.importance + 32 * i : nullptr;
     const SymmetricBlock fit =
-        encode_symmetric_block(src + 32 * i, importance, -16, 15, WeightRule::kUniform, options.search);
+        encode_symmetric_block(src + 32 * i, importance, -16, 15, WeightRule::kMagnitude, options.search);
     std::uint8_t q[32];
     for (int j = 0; j < 32; ++j) q[j] = static_cast<std::uint8_t>(fit.q[j] + 16);
     BlockQ5_0 b;

@@ -19,7 +19,7 @@ void encode_q5_1(const float* src, std::byte* dst, std::int64_t k, const EncodeO
   for (std::int64_t i = 0; i < k / 32; ++i) {
     const float* importance = options.importance ? options.importance + 32 * i : nullptr;
     const AffineBlock fit =
-        encode_affine_block(src + 32 * i, importance, 31, WeightRule::kUniform, options.search);
+        encode_affine_block(src + 32 * i, importance, 31, WeightRule::kMagnitude, options.search);
     BlockQ5_1 b;
     b.d = fit.d;
     b.m = fit.m;

@@ -26,7 +26,7 @@ void decode_q5_k(const std::byte* src, float* dst, std::int64_t k) {
 }
 
 void encode_q5_k(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
-  constexpr AffineSuperSpec kSpec{31, 63, WeightRule::kRmsPlusAbs};
+  constexpr AffineSuperSpec kSpec{31, 63, WeightRule::kMagnitude};
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
     const float* importance = options.importance ? options.importance + kSuperBlock * i : nullptr;
     AffineSuperBlock fit;

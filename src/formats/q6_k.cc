@@ -25,7 +25,7 @@ void decode_q6_k(const std::byte* src, float* dst, std::int64_t k) {
 }
 
 void encode_q6_k(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
-  constexpr SymmetricSuperSpec kSpec{-32, 31, -128, 127, WeightRule::kSquare};
+  constexpr SymmetricSuperSpec kSpec{-32, 31, -128, 127, WeightRule::kMagnitude};
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
     const float* importance = options.importance ? options.importance + kSuperBlock * i : nullptr;
     SymmetricSuperBlock fit;

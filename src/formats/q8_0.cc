@@ -19,7 +19,7 @@ void encode_q8_0(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     const float* importance = options.importance ? options.importance + 32 * i : nullptr;
     // -128 stays unused: integer kernels elsewhere negate codes.
     const SymmetricBlock fit =
-        encode_symmetric_block(src + 32 * i, importance, -127, 127, WeightRule::kUniform, options.search);
+        encode_symmetric_block(src + 32 * i, importance, -127, 127, WeightRule::kMagnitude, options.search);
     BlockQ8_0 b;
     b.d = fit.d;
     std::memcpy(b.qs, fit.q, sizeof(b.qs));
