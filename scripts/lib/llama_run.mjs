@@ -6,12 +6,12 @@ import {pathToFileURL} from "node:url";
 const [modules, prompt, tokens, ...models] = process.argv.slice(2);
 const entry = createRequire(modules + "/").resolve("node-llama-cpp");
 const {getLlama, LlamaCompletion} = await import(pathToFileURL(entry));
-const llama = await getLlama({gpu: false, build: "never", logLevel: "error"});
+const llama = await getLlama({gpu: false, build: "never", logLevel: "error", maxThreads: 2});
 let failed = false;
 for (const path of models) {
   try {
     const model = await llama.loadModel({modelPath: path, gpuLayers: 0});
-    const context = await model.createContext({contextSize: 512});
+    const context = await model.createContext({contextSize: 512, threads: 2});
     const completion = new LlamaCompletion({contextSequence: context.getSequence()});
     const text = await completion.generateCompletion(prompt, {maxTokens: Number(tokens), temperature: 0});
     console.log(JSON.stringify({model: path, text}));
