@@ -101,8 +101,8 @@ float fit_level_scale(const float* x, const float* w, bool search) {
     return false;
   };
   // Where the peak lands, in levels: from well inside the table to a fifth past its end (clipped).
-  constexpr int kTries = 9;
-  constexpr float kFirst = 0.76f, kStep = 0.055f;
+  constexpr int kTries = 16;
+  constexpr float kFirst = 0.76f, kStep = 0.03f;
   for (int t = 0; t < kTries; ++t) {
     const float reach = kFirst + kStep * static_cast<float>(t);
     consider(reach * kLow / peak);

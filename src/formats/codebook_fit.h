@@ -4,8 +4,6 @@
 #include <array>
 #include <cstdint>
 
-#include "formats/fit.h"
-
 namespace narrow::formats {
 
 inline constexpr int kCodebookBlock = 32;
@@ -13,9 +11,6 @@ inline constexpr int kCodebookBlock = 32;
 // iq4_nl and iq4_xs: levels[code], ascending (ggml's kvalues_iq4nl).
 inline constexpr std::array<std::int8_t, 16> kNonLinearLevels = {-127, -104, -83, -65, -49, -35, -22, -10,
                                                                  1,    13,   25,  38,  53,  69,  89,  113};
-
-// What the encoders of these formats fall back on without importances.
-inline constexpr WeightRule kLevelWeightRule = WeightRule::kUniform;
 
 // The code whose level is nearest to each x[j] * inverse_scale; a tie takes the lower level.
 void nearest_codes(const float* x, float inverse_scale, std::uint8_t* codes);

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cmath>
 
-#include "formats/fit.h"
+#include "formats/element_weights.h"
 
 namespace narrow::formats {
 namespace {
@@ -14,7 +14,6 @@ constexpr std::int8_t kLevels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4,
 
 // Exponents that encode uses: the reciprocal of their scale is finite, and they are no NaN.
 constexpr int kMinExponent = 2, kMaxExponent = 254;
-constexpr WeightRule kWeightRule = WeightRule::kUniform;
 
 // 2^(e - 128), subnormal for e < 2. The specification reserves e = 255 for NaN; ggml, whose files these are,
 // reads it as one more exponent.
@@ -64,7 +63,7 @@ void encode_mxfp4(const float* src, std::byte* dst, std::int64_t k, const Encode
   for (std::int64_t i = 0; i < k / 32; ++i) {
     const float* x = src + 32 * i;
     float w[32];
-    fill_weights(kWeightRule, x, options.importance ? options.importance + 32 * i : nullptr, 32, w);
+    element_weights(options.importance ? options.importance + 32 * i : nullptr, 32, w);
     float amax = 0;
     for (int j = 0; j < 32; ++j) amax = std::max(amax, std::fabs(x[j]));
     BlockMXFP4 b{};

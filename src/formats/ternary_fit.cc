@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "formats/block.h"
+#include "formats/element_weights.h"
 #include "formats/fit.h"
 
 namespace narrow::formats {
@@ -38,7 +39,7 @@ f16 fit_ternary(const float* src, const float* importance, bool search, std::uin
   const Normalizer unit = normalize(src, kSuperBlock, x);
   float scale = 0;
   if (search) {
-    fill_weights(WeightRule::kUniform, x, importance, kSuperBlock, w);
+    element_weights(importance, kSuperBlock, w);
     scale = least_squares_scale(x, w);
   } else {
     for (const float v : x) scale = std::max(scale, std::fabs(v));
