@@ -77,7 +77,7 @@ void add_run(CLI::App& app, Context& context) {
       app.add_subcommand("run", "Complete a prompt, or answer one through the model's chat template");
   sub->footer(
       "Examples:\n"
-      "  narrow run model-q4_k_m.gguf --prompt 'Once upon a time' -n 64\n"
+      "  narrow run model-q4_k_m.gguf 'Once upon a time' -n 64\n"
       "  narrow run model-q4_k_m.gguf --chat --prompt 'What is the capital of France?' --temperature 0\n"
       "  narrow run model-q4_k_m.gguf --chat --system 'Answer in one word.' --prompt-file question.txt "
       "--seed 7");
@@ -85,7 +85,7 @@ void add_run(CLI::App& app, Context& context) {
   RunArgs& a = *args;
   GenerateOptions& g = a.generate;
   sub->add_option("model", a.load.model, "GGUF file or Hugging Face folder")->required();
-  auto* prompt = sub->add_option("-p,--prompt", a.prompt, "The prompt");
+  auto* prompt = sub->add_option("prompt,-p,--prompt", a.prompt, "The prompt");
   auto* file =
       sub->add_option("--prompt-file", a.prompt_file, "Read the prompt from a file, or - for standard input");
   prompt->excludes(file);
