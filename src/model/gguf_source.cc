@@ -1,6 +1,8 @@
 // A GGUF file already has canonical names and layout: what is left is to check that nothing is missing or
 // extra.
+#include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "io/gguf/reader.h"
 #include "model/arch/registry.h"
@@ -34,6 +36,7 @@ class GgufSource : public ModelSource {
       facts.embedding_rows = infos_[*e].shape[0];
     }
     refine_from_tensors(config_, facts);
+    NARROW_TRY(check_rope_factors());
     return check_tensors();
   }
 
@@ -92,6 +95,29 @@ class GgufSource : public ModelSource {
   }
 
  private:
+  Status check_rope_factors() const {
+    const RopeConfig& r = config_.rope;
+    const std::pair<const char*, const std::vector<float>*> lists[] = {
+        {"rope_freqs.weight", &r.factors},
+        {"rope_factors_long.weight", &r.factors_long},
+        {"rope_factors_short.weight", &r.factors_short}};
+    for (const auto& [name, list] : lists) {
+      const bool needed = r.scaling == RopeScaling::kLongRope && list != &r.factors;
+      if (list->empty() && !needed) continue;
+      if (list->size() != static_cast<std::size_t>(r.dims / 2)) {
+        return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' has {} factors; {} rotary dimensions need {}",
+                          path_.string(), name, list->size(), r.dims, r.dims / 2);
+      }
+      for (float x : *list) {
+        if (!(x > 0.0f) || !std::isfinite(x)) {
+          return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' holds {}; factors are above 0",
+                            path_.string(), name, x);
+        }
+      }
+    }
+    return {};
+  }
+
   Status check_tensors() const {
     std::size_t matched = 0;
     std::map<std::string, bool, std::less<>> expected;

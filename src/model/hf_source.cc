@@ -19,6 +19,7 @@ using io::safetensors::StoredTensor;
 struct Entry {
   TensorRule rule;
   std::vector<const StoredTensor*> stored;  // one per rule.hf
+  std::vector<const std::byte*> data;       // of each of them
 };
 
 bool readable(Format f) {
@@ -43,6 +44,7 @@ class HfSource : public ModelSource {
         NARROW_ASSIGN(const StoredTensor* stored, find_stored(rule, name));
         used[stored->info.name] = true;
         e.stored.push_back(stored);
+        e.data.push_back(reader_.view(*stored).data);
       }
       TensorInfo info{rule.name, Format::kF32, rule.shape};
       if (!e.stored.empty() && rule.layout != Layout::kAddOne) info.format = e.stored.front()->info.format;
@@ -259,11 +261,17 @@ class HfSource : public ModelSource {
       end = units.count;
     }
     const std::size_t bytes = row_bytes(e.stored.front()->info.format, units.length);
-    for (std::int64_t u = begin; u < end; ++u) {
+    for (std::int64_t u = begin; u < end;) {
       const UnitSource s = source_of(e.rule, u);
-      const TensorView v = reader_.view(*e.stored[s.tensor]);
-      std::memcpy(out + static_cast<std::size_t>(u - begin) * bytes,
-                  v.data + static_cast<std::size_t>(s.unit) * bytes, bytes);
+      std::int64_t run = 1;  // units that follow each other in the file too
+      for (; u + run < end; ++run) {
+        const UnitSource next = source_of(e.rule, u + run);
+        if (next.tensor != s.tensor || next.unit != s.unit + run) break;
+      }
+      std::memcpy(out, e.data[s.tensor] + static_cast<std::size_t>(s.unit) * bytes,
+                  static_cast<std::size_t>(run) * bytes);
+      out += static_cast<std::size_t>(run) * bytes;
+      u += run;
     }
   }
 

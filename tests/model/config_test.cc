@@ -2,6 +2,7 @@
 #include <cmath>
 #include <functional>
 
+#include "model/arch/common.h"
 #include "model/arch/registry.h"
 #include "model/source.h"
 #include "testing/testing.h"
@@ -313,6 +314,46 @@ TEST(GgufConfig, OneClearLineForEachDefect) {
     ASSERT_FALSE(r.ok()) << c.want;
     EXPECT_EQ(r.error().message, c.want);
   }
+}
+
+TEST(HfConfig, WhatAClassCannotSayIsRefused) {
+  ModelConfig c = read(llama_json());
+  ASSERT_OK(config_to_hf(c));
+  c.name = "Tiny";
+  c.sliding_window = 16;
+  c.layers[1].sliding = true;  // Mistral has all layers or none
+  const auto r = config_to_hf(c);
+  ASSERT_FALSE(r.ok());
+  EXPECT_EQ(
+      r.error().message,
+      "Tiny: a config.json of model_type 'mistral' cannot hold its sliding layers, biases or rope settings");
+  for (LayerConfig& layer : c.layers) layer.sliding = true;
+  EXPECT_OK(config_to_hf(c));
+  c.qkv_bias = true;
+  EXPECT_FALSE(config_to_hf(c).ok());
+}
+
+TEST(Llama3Rope, IsRecoveredFromItsFactors) {
+  RopeConfig r;
+  r.theta = 500000.0f;
+  r.dims = 128;
+  r.factor = 8.0f;
+  r.original_context = 8192;
+  r.scaling = RopeScaling::kLlama3;
+  RopeConfig found;
+  found.theta = r.theta;
+  found.dims = r.dims;
+  found.factors = llama3_rope_factors(r);
+  // The published file's values (Llama-3.1-8B's rope_freqs.weight): ones, a few between, then 8.
+  EXPECT_EQ(found.factors[0], 1.0f);
+  EXPECT_EQ(found.factors[28], 1.0f);
+  EXPECT_GT(found.factors[30], 1.0f);
+  EXPECT_EQ(found.factors[63], 8.0f);
+  ASSERT_TRUE(recover_llama3_rope(found));
+  EXPECT_EQ(found.factor, 8.0f);
+  EXPECT_EQ(found.original_context, 8192);
+  found.factors[40] = 3.0f;
+  EXPECT_FALSE(recover_llama3_rope(found));
 }
 
 TEST(Registry, NamesAreUniqueAndFound) {

@@ -265,6 +265,14 @@ TEST(Source, BrokenGgufsAreNamed) {
   EXPECT_EQ(open_error(file),
             file + ": tensor 'blk.0.ffn_down.weight' is [160, 96], but its metadata asks for [96, 160]");
   infos = source->tensors();
+  infos.push_back({"rope_freqs.weight", Format::kF32, Shape({7})});
+  write(file, infos, meta);
+  EXPECT_EQ(open_error(file),
+            file + ": tensor 'rope_freqs.weight' has 7 factors; 16 rotary dimensions need 8");
+  infos.back().shape = Shape({8});
+  write(file, infos, meta);
+  EXPECT_EQ(open_error(file), file + ": tensor 'rope_freqs.weight' holds 0; factors are above 0");
+  infos = source->tensors();
   infos.push_back({"blk.0.attn_sinks.weight", Format::kF32, Shape({6})});
   write(file, infos, meta);
   EXPECT_EQ(open_error(file),

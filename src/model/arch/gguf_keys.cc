@@ -42,7 +42,7 @@ void read_rope(GgufFields& f, ModelConfig& c) {
         static_cast<float>(yarn_default_attention(static_cast<double>(r.factor)) * attention);
     r.beta_fast = static_cast<float>(f.number("rope.scaling.yarn_beta_fast", 1e-3, 1e6, 32.0));
     r.beta_slow = static_cast<float>(f.number("rope.scaling.yarn_beta_slow", 1e-3, 1e6, 1.0));
-  } else if (type == "longrope" || f.has("rope.scaling.attn_factor")) {
+  } else if (type == "longrope" || (c.arch == "phi3" && f.has("rope.scaling.attn_factor"))) {
     // Phi-3's converter writes the attention factor and the factors' tensors, but no type.
     r.scaling = RopeScaling::kLongRope;
     r.original_context = original;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "model/arch/common.h"
 #include "model/arch/gguf_keys.h"
@@ -188,6 +189,17 @@ Result<Json> config_to_hf(const ModelConfig& c) {
   j["architectures"] = {arch.architectures.front()};
   j["model_type"] = arch.model_types.front();
   arch.write_hf(c, j);
+  // The classes do not cover every combination that GGUF can hold; what would be lost must not pass silently.
+  NARROW_ASSIGN(ModelConfig again, config_from_hf(j, "config.json"));
+  again.name = c.name;
+  again.rope.factors = c.rope.factors;  // computed anew: equal up to rounding
+  if (std::abs(again.logit_scale - c.logit_scale) <= 1e-6f * c.logit_scale) again.logit_scale = c.logit_scale;
+  if (again != c) {
+    return make_error(
+        ErrorCode::kUnsupported,
+        "{}: a config.json of model_type '{}' cannot hold its sliding layers, biases or rope settings",
+        c.name.empty() ? c.arch : c.name, j["model_type"].get<std::string>());
+  }
   return j;
 }
 
