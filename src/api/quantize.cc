@@ -6,7 +6,7 @@
 namespace narrow {
 
 Result<QuantizePlan> plan_quantization(const QuantizeOptions& options) {
-  return api::guarded([&] { return pipeline::plan_quantization(options); });
+  return api::guarded([&] { return pipeline::plan_quantize(options); });
 }
 
 Result<QuantizeReport> quantize(const QuantizeOptions& options, ProgressSink& progress) {

@@ -45,7 +45,7 @@ Result<std::unique_ptr<io::gguf::Writer>> open_writer(const QuantizeOptions& o, 
 
 }  // namespace
 
-Result<QuantizePlan> plan_quantization(const QuantizeOptions& options) {
+Result<QuantizePlan> plan_quantize(const QuantizeOptions& options) {
   NARROW_ASSIGN(Prepared p, prepare(options, null_progress()));
   if (!options.output.empty()) NARROW_TRY(refuse_same_file(options.source, options.output));
   return std::move(p.plan.report);

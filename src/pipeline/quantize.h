@@ -6,7 +6,7 @@
 
 namespace narrow::pipeline {
 
-Result<QuantizePlan> plan_quantization(const QuantizeOptions& options);
+Result<QuantizePlan> plan_quantize(const QuantizeOptions& options);
 Result<QuantizeReport> run_quantize(const QuantizeOptions& options, ProgressSink& progress);
 
 }  // namespace narrow::pipeline

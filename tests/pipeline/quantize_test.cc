@@ -1,0 +1,243 @@
+#include "pipeline/quantize.h"
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/thread_team.h"
+#include "io/gguf/reader.h"
+#include "pipeline/mixes.h"
+#include "pipeline/tiny_gguf.h"
+#include "testing/testing.h"
+
+namespace narrow::pipeline {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::TempDir;
+using testing::TinyGguf;
+
+// Threads for one scope; the process's default after it.
+struct WithThreads {
+  explicit WithThreads(int n) { set_thread_count(n); }
+  ~WithThreads() { set_thread_count(0); }
+};
+
+QuantizeOptions options(const fs::path& source, const fs::path& output, std::string type) {
+  QuantizeOptions o;
+  o.source = source;
+  o.output = output;
+  o.type = std::move(type);
+  return o;
+}
+
+std::vector<fs::path> files_in(const fs::path& folder) {
+  std::vector<fs::path> out;
+  for (const auto& e : fs::directory_iterator(folder)) out.push_back(e.path().filename());
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+TEST(Quantize, EveryTypeIsWrittenAsPlannedAndPythonReadsIt) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  std::vector<std::string> written = {(dir / "src.gguf").string()};
+  for (const Mix& mix : all_mixes()) {
+    if (!mix.encodable()) continue;
+    const fs::path out = dir / (std::string(mix.name) + ".gguf");
+    ASSERT_OK_AND_ASSIGN(
+        const QuantizeReport r,
+        run_quantize(options(dir / "src.gguf", out, std::string(mix.name)), null_progress()));
+    ASSERT_OK_AND_ASSIGN(const auto reader, io::gguf::Reader::open(out));
+    ASSERT_EQ(reader.tensors().size(), r.plan.tensors.size()) << mix.name;
+    for (const PlannedTensor& t : r.plan.tensors) {
+      const auto* stored = reader.find(t.name);
+      ASSERT_NE(stored, nullptr) << t.name;
+      EXPECT_EQ(format_info(stored->info.format).name, t.to_type) << mix.name << " " << t.name;
+    }
+    EXPECT_EQ(reader.file_bytes(), r.plan.output_bytes) << mix.name;
+    EXPECT_EQ(reader.metadata().get_int("general.file_type"), mix.file_type);
+    EXPECT_EQ(reader.metadata().get_int("general.quantization_version"), 2);
+    written.push_back(out.string());
+  }
+  NARROW_REQUIRE_PYTHON();
+  // The loss that narrow reports is the one an independent decoder finds; ternary formats are far off on such
+  // weights.
+  const std::string text = testing::run_python(R"(
+import sys, numpy as np
+from gguf import GGUFReader
+from gguf.quants import dequantize
+def load(p):
+    return {t.name: dequantize(t.data, t.tensor_type).astype(np.float64) for t in GGUFReader(p).tensors}
+src = load(sys.argv[1])
+for p in sys.argv[2:]:
+    q = load(p)
+    assert q.keys() == src.keys(), p
+    a = np.concatenate([src[n].ravel() for n in src]); b = np.concatenate([q[n].ravel() for n in src])
+    print(p.split('/')[-1], np.sqrt(((a - b) ** 2).sum() / (a ** 2).sum()))
+)",
+                                               written);
+  std::istringstream lines(text);
+  std::string name;
+  double error = 0;
+  std::size_t seen = 0;
+  while (lines >> name >> error) {
+    ++seen;
+    const bool ternary = name.starts_with("tq");
+    EXPECT_LT(error, ternary ? 0.7 : name.starts_with("q2_k") ? 0.35 : 0.2) << name;
+    if (name == "f32.gguf") {
+      EXPECT_EQ(error, 0.0);
+    }
+  }
+  EXPECT_EQ(seen + 1, written.size()) << text;
+}
+
+TEST(Quantize, SameBytesForAnyNumberOfThreadsAndEveryRun) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  for (const char* type : {"q4_k_m", "q8_0", "bf16", "iq4_xs"}) {
+    std::vector<std::string> bytes;
+    for (const int threads : {1, 2, 3, 2}) {
+      const WithThreads scope(threads);
+      ASSERT_OK(run_quantize(options(dir / "src.gguf", dir / "out.gguf", type), null_progress()).status());
+      bytes.push_back(testing::read_file(dir / "out.gguf"));
+    }
+    for (const std::string& b : bytes) EXPECT_EQ(b, bytes.front()) << type;
+  }
+}
+
+TEST(Quantize, ProvenanceSaysWhatItCameFromAndNoPath) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  QuantizeOptions o = options(dir / "src.gguf", dir / "out.gguf", "Q4_K");
+  o.rules = {{"ffn_down", "q8_0"}};
+  ASSERT_OK(run_quantize(o, null_progress()).status());
+  ASSERT_OK_AND_ASSIGN(const auto reader, io::gguf::Reader::open(dir / "out.gguf"));
+  const auto& m = reader.metadata();
+  EXPECT_EQ(m.get_string("narrow.source.name"), "src.gguf");
+  EXPECT_EQ(m.get_string("narrow.source.sha256").value_or("").size(), 64u);
+  EXPECT_FALSE(m.get_string("narrow.version").value_or("").empty());
+  const auto recipe = nlohmann::json::parse(m.get_string("narrow.recipe").value_or(""), nullptr, false);
+  ASSERT_TRUE(recipe.is_object());
+  EXPECT_EQ(recipe["type"], "q4_k");
+  EXPECT_EQ(recipe["method"], "rtn");
+  EXPECT_EQ(recipe["rules"][0]["pattern"], "ffn_down");
+  EXPECT_EQ(testing::read_file(dir / "out.gguf").find(dir.path().string()), std::string::npos);
+  EXPECT_EQ(m.get_string("general.name"), "tiny") << "the source's own metadata stays";
+}
+
+TEST(Quantize, SplitsAndReadsBackTheSame) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  QuantizeOptions o = options(dir / "src.gguf", dir / "one.gguf", "q8_0");
+  ASSERT_OK(run_quantize(o, null_progress()).status());
+  o.output = dir / "parts.gguf";
+  o.split_max_bytes = 300'000;
+  ASSERT_OK_AND_ASSIGN(const QuantizeReport r, run_quantize(o, null_progress()));
+  EXPECT_GT(r.files.size(), 2u);
+  ASSERT_OK_AND_ASSIGN(const auto one, io::gguf::Reader::open(dir / "one.gguf"));
+  ASSERT_OK_AND_ASSIGN(const auto parts, io::gguf::Reader::open(r.files.back()));
+  ASSERT_EQ(one.tensors().size(), parts.tensors().size());
+  for (const auto& t : one.tensors()) {
+    const auto* other = parts.find(t.info.name);
+    ASSERT_NE(other, nullptr) << t.info.name;
+    EXPECT_EQ(std::memcmp(one.view(t).data, parts.view(*other).data, t.info.bytes()), 0) << t.info.name;
+  }
+  // A split source is one model; its parts are protected too.
+  QuantizeOptions again = options(r.files.front(), r.files.back(), "q8_0");
+  again.allow_requantize = true;
+  EXPECT_EQ(run_quantize(again, null_progress()).status().error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(Quantize, LossesAreReportedForChangedTensors) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  ASSERT_OK_AND_ASSIGN(const QuantizeReport r,
+                       run_quantize(options(dir / "src.gguf", dir / "out.gguf", "q4_0"), null_progress()));
+  ASSERT_FALSE(r.losses.empty());
+  for (const TensorLoss& l : r.losses) {
+    EXPECT_GT(l.relative_rms, 0.0) << l.name;
+    EXPECT_LT(l.relative_rms, 0.15) << l.name;
+    EXPECT_NEAR(l.sqnr_db, -20 * std::log10(l.relative_rms), 1e-6) << l.name;
+    EXPECT_EQ(l.name.find("norm"), std::string::npos) << "unchanged tensors lose nothing";
+  }
+}
+
+TEST(Quantize, NonFiniteWeightsAreRefusedWithTheirPlace) {
+  struct Case {
+    std::string tensor, place;
+    std::size_t element;
+    float value;
+    std::string word;
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const std::vector<Case> cases = {{"blk.1.ffn_down.weight", "[3, 17]", 3 * 512 + 17, nan, "NaN"},
+                                   {"output_norm.weight", "[200]", 200, nan, "NaN"},
+                                   {"token_embd.weight", "[63, 255]", 63 * 256 + 255, -inf, "infinity"}};
+  for (const Case& c : cases) {
+    for (const char* type : {"q4_k_m", "f16", "f32"}) {
+      const TempDir dir;
+      TinyGguf bad;
+      bad.edit = [&](const std::string& name, std::vector<float>& v) {
+        if (name == c.tensor) v[c.element] = c.value;
+      };
+      ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf", bad));
+      const auto r = run_quantize(options(dir / "src.gguf", dir / "out.gguf", type), null_progress());
+      ASSERT_FALSE(r.ok()) << c.tensor << " " << type;
+      EXPECT_EQ(r.error().code, ErrorCode::kNumeric);
+      for (const std::string& part : {c.tensor, c.place, c.word}) {
+        EXPECT_NE(r.error().message.find(part), std::string::npos) << r.error().message;
+      }
+      EXPECT_EQ(files_in(dir.path()), std::vector<fs::path>{"src.gguf"}) << "a partial file was left";
+    }
+  }
+}
+
+TEST(Quantize, CancelLeavesNoFile) {
+  class Impatient : public ProgressSink {
+   public:
+    void begin(std::string_view, std::uint64_t, std::string_view) override {}
+    void update(std::uint64_t, std::string_view) override { ++updates_; }
+    void end() override {}
+    void note(std::string_view) override {}
+    bool cancelled() const override { return updates_ >= 5; }
+
+   private:
+    int updates_ = 0;
+  };
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  Impatient sink;
+  const auto r = run_quantize(options(dir / "src.gguf", dir / "out.gguf", "q8_0"), sink);
+  ASSERT_FALSE(r.ok());
+  EXPECT_EQ(r.error().code, ErrorCode::kCancelled);
+  EXPECT_EQ(files_in(dir.path()), std::vector<fs::path>{"src.gguf"});
+}
+
+TEST(Quantize, ExistingOutputIsReplacedOnlyWhenAllowed) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  testing::write_file(dir / "out.gguf", "old");
+  QuantizeOptions o = options(dir / "src.gguf", dir / "out.gguf", "q8_0");
+  o.overwrite = false;
+  EXPECT_EQ(run_quantize(o, null_progress()).status().error().code, ErrorCode::kRefused);
+  EXPECT_EQ(testing::read_file(dir / "out.gguf"), "old");
+  o.overwrite = true;
+  EXPECT_OK(run_quantize(o, null_progress()).status());
+}
+
+TEST(Quantize, PlanAndRunAgree) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  const QuantizeOptions o = options(dir / "src.gguf", dir / "out.gguf", "q3_k_m");
+  ASSERT_OK_AND_ASSIGN(const QuantizePlan plan, plan_quantize(o));
+  EXPECT_EQ(files_in(dir.path()), std::vector<fs::path>{"src.gguf"}) << "planning writes nothing";
+  EXPECT_GT(plan.free_disk_bytes, 0u);
+  ASSERT_OK_AND_ASSIGN(const QuantizeReport r, run_quantize(o, null_progress()));
+  EXPECT_EQ(r.plan.output_bytes, plan.output_bytes);
+  EXPECT_EQ(fs::file_size(dir / "out.gguf"), plan.output_bytes);
+  EXPECT_EQ(r.plan.bpw, plan.bpw);
+}
+
+}  // namespace
+}  // namespace narrow::pipeline
