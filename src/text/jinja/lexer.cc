@@ -50,10 +50,15 @@ class Lexer {
 
   void locate(std::size_t pos, int& line, int& column) const {
     const auto it = std::upper_bound(line_starts_.begin(), line_starts_.end(), pos) - 1;
+    // Characters are counted on from the last place asked for: a long line stays linear.
+    if (located_ < *it || located_ > pos) {
+      located_ = *it;
+      located_column_ = 1;
+    }
+    located_column_ += count_code_points(std::string_view(source_).substr(located_, pos - located_));
+    located_ = pos;
     line = static_cast<int>(it - line_starts_.begin()) + 1;
-    column = static_cast<int>(
-                 count_code_points(std::string_view(source_).substr(*it, pos - *it).substr(0, 1 << 20))) +
-             1;
+    column = static_cast<int>(located_column_);
   }
 
   [[noreturn]] void error(std::string message, std::size_t pos) const {
@@ -367,6 +372,7 @@ class Lexer {
   std::vector<std::size_t> line_starts_{0};
   std::vector<Token> tokens_;
   std::size_t pos_ = 0;
+  mutable std::size_t located_ = 0, located_column_ = 1;
   bool line_starting_ = true;
 };
 
