@@ -21,7 +21,7 @@ namespace narrow::text::jinja {
 
 struct Limits {
   std::uint64_t steps = 20'000'000;         // nodes visited and elements touched
-  std::uint64_t bytes = 512 * 1024 * 1024;  // of text and values made, output included
+  std::uint64_t bytes = 256 * 1024 * 1024;  // of text and values made, output included
   int depth = 1000;                         // nested evaluation, macros included
 };
 

@@ -35,7 +35,7 @@ Values split_space(std::string_view s, std::int64_t limit, bool from_right) {
     s = strip(s, nullptr, !from_right, from_right);
     if (s.empty()) break;
     if (limit >= 0 && static_cast<std::int64_t>(out.size()) == limit) {
-      out.push_back(Value::str(std::string(strip(s, nullptr, true, false))));
+      out.push_back(Value::str(std::string(s)));
       break;
     }
     std::size_t cut = from_right ? 0 : s.size();  // where the next white space is
