@@ -318,7 +318,8 @@ TEST(GgufConfig, OneClearLineForEachDefect) {
 
 TEST(HfConfig, WhatAClassCannotSayIsRefused) {
   ModelConfig c = read(llama_json());
-  ASSERT_OK(config_to_hf(c));
+  ASSERT_OK_AND_ASSIGN(const Json plain, config_to_hf(c));
+  EXPECT_EQ(plain["rms_norm_eps"].dump(), "1e-05");  // as people write it
   c.name = "Tiny";
   c.sliding_window = 16;
   c.layers[1].sliding = true;  // Mistral has all layers or none

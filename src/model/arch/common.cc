@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 namespace narrow::model {
 
@@ -123,6 +124,8 @@ void read_hf_optional_sliding(HfFields& f, const Arch& arch, ModelConfig& c) {
 
 // ---- to config.json ----
 
+double shortest(float x) { return std::strtod(fmt::format("{}", x).c_str(), nullptr); }
+
 void write_hf_decoder(const ModelConfig& c, Json& j) {
   j["hidden_size"] = c.n_embd;
   j["num_hidden_layers"] = c.n_layer;
@@ -132,7 +135,7 @@ void write_hf_decoder(const ModelConfig& c, Json& j) {
   j["intermediate_size"] = c.n_ff;
   j["vocab_size"] = c.n_vocab;
   j["max_position_embeddings"] = c.n_ctx_train;
-  j["rms_norm_eps"] = c.norm_eps;
+  j["rms_norm_eps"] = shortest(c.norm_eps);
   j["hidden_act"] = hf_activation_name(c.activation);
   j["tie_word_embeddings"] = c.tied_head;
   j["attention_bias"] = c.qkv_bias;

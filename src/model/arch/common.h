@@ -35,6 +35,8 @@ void read_hf_activation(HfFields& f, std::initializer_list<std::string_view> key
 void read_hf_biases(HfFields& f, ModelConfig& c);
 void read_hf_experts(HfFields& f, std::string_view width_key, ModelConfig& c);
 
+// The number that a person wrote: 1e-06, not the double nearest to the float.
+double shortest(float x);
 void write_hf_decoder(const ModelConfig& c, Json& j);
 // theta_key: the name that the class used before transformers 5.
 void write_hf_rope(const ModelConfig& c, Json& j, std::string_view theta_key = "rope_theta");

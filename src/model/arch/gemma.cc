@@ -37,8 +37,8 @@ void gemma_write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   j.erase("hidden_act");
   j["hidden_activation"] = hf_activation_name(c.activation);
-  j["attn_logit_softcapping"] = c.attn_softcap > 0.0f ? Json(c.attn_softcap) : Json(nullptr);
-  j["final_logit_softcapping"] = c.final_softcap > 0.0f ? Json(c.final_softcap) : Json(nullptr);
+  j["attn_logit_softcapping"] = c.attn_softcap > 0.0f ? Json(shortest(c.attn_softcap)) : Json(nullptr);
+  j["final_logit_softcapping"] = c.final_softcap > 0.0f ? Json(shortest(c.final_softcap)) : Json(nullptr);
   const double s = static_cast<double>(c.attn_scale);
   // A whole number in every published model; the stored scale is rounded.
   j["query_pre_attn_scalar"] =

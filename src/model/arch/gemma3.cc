@@ -34,10 +34,10 @@ void write_gguf(const ModelConfig& c, io::gguf::Metadata& m) { gemma_write_gguf_
 
 void write_hf(const ModelConfig& c, Json& j) {
   gemma_write_hf(c, j);
-  j["rope_local_base_freq"] = c.rope.theta_local;
+  j["rope_local_base_freq"] = shortest(c.rope.theta_local);
   Json both = Json::object();
   both["full_attention"] = j["rope_parameters"];
-  both["sliding_attention"] = {{"rope_type", "default"}, {"rope_theta", c.rope.theta_local}};
+  both["sliding_attention"] = {{"rope_type", "default"}, {"rope_theta", shortest(c.rope.theta_local)}};
   j["rope_parameters"] = std::move(both);
 }
 

@@ -47,7 +47,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   j["n_inner"] = c.n_ff;
   j["vocab_size"] = c.n_vocab;
   j["n_positions"] = c.n_ctx_train;
-  j["layer_norm_epsilon"] = c.norm_eps;
+  j["layer_norm_epsilon"] = shortest(c.norm_eps);
   j["activation_function"] = "gelu_new";
   j["tie_word_embeddings"] = c.tied_head;
   j["scale_attn_weights"] = c.attn_scale != 1.0f;

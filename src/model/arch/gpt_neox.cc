@@ -43,7 +43,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   j["intermediate_size"] = c.n_ff;
   j["vocab_size"] = c.n_vocab;
   j["max_position_embeddings"] = c.n_ctx_train;
-  j["layer_norm_eps"] = c.norm_eps;
+  j["layer_norm_eps"] = shortest(c.norm_eps);
   j["hidden_act"] = hf_activation_name(c.activation);
   j["tie_word_embeddings"] = c.tied_head;
   j["use_parallel_residual"] = c.parallel_residual;

@@ -32,10 +32,10 @@ void write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
 void write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   j["mlp_bias"] = c.ffn_bias;
-  j["embedding_multiplier"] = c.embedding_scale;
-  j["residual_multiplier"] = c.residual_scale;
-  j["attention_multiplier"] = c.attn_scale;
-  j["logits_scaling"] = static_cast<float>(logits_scaling(c));
+  j["embedding_multiplier"] = shortest(c.embedding_scale);
+  j["residual_multiplier"] = shortest(c.residual_scale);
+  j["attention_multiplier"] = shortest(c.attn_scale);
+  j["logits_scaling"] = shortest(static_cast<float>(logits_scaling(c)));
 }
 
 std::vector<TensorRule> map(const ModelConfig& c) {

@@ -24,6 +24,7 @@ void write_hf(const ModelConfig& c, Json& j) {
     j["model_type"] = "mistral";
     j["architectures"] = {"MistralForCausalLM"};
     j["sliding_window"] = c.sliding_window;
+    j.erase("attention_bias");
   } else {
     j["mlp_bias"] = c.ffn_bias;
   }

@@ -182,6 +182,11 @@ bool recover_llama3_rope(RopeConfig& rope) {
 
 void write_hf_rope(const ModelConfig& c, Json& j, std::string_view theta_key) {
   const RopeConfig& r = c.rope;
+  const auto list = [](const std::vector<float>& v) {
+    Json out = Json::array();
+    for (float x : v) out.push_back(shortest(x));
+    return out;
+  };
   Json p = Json::object();
   switch (r.scaling) {
     case RopeScaling::kNone:
@@ -189,35 +194,35 @@ void write_hf_rope(const ModelConfig& c, Json& j, std::string_view theta_key) {
       break;
     case RopeScaling::kLinear:
       p["rope_type"] = "linear";
-      p["factor"] = r.factor;
+      p["factor"] = shortest(r.factor);
       break;
     case RopeScaling::kYarn:
       p["rope_type"] = "yarn";
-      p["factor"] = r.factor;
+      p["factor"] = shortest(r.factor);
       p["original_max_position_embeddings"] = r.original_context;
-      p["attention_factor"] = r.attention_factor;
-      p["beta_fast"] = r.beta_fast;
-      p["beta_slow"] = r.beta_slow;
+      p["attention_factor"] = shortest(r.attention_factor);
+      p["beta_fast"] = shortest(r.beta_fast);
+      p["beta_slow"] = shortest(r.beta_slow);
       break;
     case RopeScaling::kLlama3:
       p["rope_type"] = "llama3";
-      p["factor"] = r.factor;
-      p["low_freq_factor"] = r.low_freq_factor;
-      p["high_freq_factor"] = r.high_freq_factor;
+      p["factor"] = shortest(r.factor);
+      p["low_freq_factor"] = shortest(r.low_freq_factor);
+      p["high_freq_factor"] = shortest(r.high_freq_factor);
       p["original_max_position_embeddings"] = r.original_context;
       break;
     case RopeScaling::kLongRope:
       p["rope_type"] = "longrope";
-      p["long_factor"] = r.factors_long;
-      p["short_factor"] = r.factors_short;
-      p["attention_factor"] = r.attention_factor;
+      p["long_factor"] = list(r.factors_long);
+      p["short_factor"] = list(r.factors_short);
+      p["attention_factor"] = shortest(r.attention_factor);
       j["original_max_position_embeddings"] = r.original_context;
       break;
   }
   // Both styles, with the same content: transformers 4 reads the flat keys, 5 reads rope_parameters.
-  j[std::string(theta_key)] = r.theta;
+  j[std::string(theta_key)] = shortest(r.theta);
   j["rope_scaling"] = r.scaling == RopeScaling::kNone ? Json(nullptr) : p;
-  p["rope_theta"] = r.theta;
+  p["rope_theta"] = shortest(r.theta);
   if (r.dims != c.head_dim)
     p["partial_rotary_factor"] = static_cast<double>(r.dims) / static_cast<double>(c.head_dim);
   j["rope_parameters"] = std::move(p);
