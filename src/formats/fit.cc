@@ -129,7 +129,7 @@ SymmetricFit fit_symmetric(const float* x, const float* w, int lo, int hi) {
   }
   if (top == 0) return {0, 0};
   const float reach = static_cast<float>(std::max(-lo, hi));
-  constexpr int kSteps = 24;
+  constexpr int kSteps = 36;
   const float first = -0.12f * reach - 0.6f, last = std::min(0.35f * reach, 2.0f) + 0.5f;
   SymmetricFit best{0, std::numeric_limits<float>::max()};
   const int signs = -lo == hi ? 1 : 2;
@@ -266,7 +266,7 @@ AffineFit fit_affine(const float* x, const float* w, int hi, float max_min) {
   const float levels = static_cast<float>(hi);
   AffineFit best{0, 0, std::numeric_limits<float>::max()};
   // Both ends move inwards and a little outwards, in steps of a fraction of a code.
-  constexpr float kEnds[] = {-0.4f, 0.0f, 0.4f, 0.8f, 1.2f};
+  constexpr float kEnds[] = {-0.4f, -0.05f, 0.3f, 0.65f, 1.0f, 1.4f};
   const float unit = range / (levels + 1);
   for (float low_end : kEnds) {
     for (float high_end : kEnds) {

@@ -44,6 +44,7 @@ Status quantize_rtn(const float* w, std::int64_t n, std::int64_t k, const LayerS
     return make_error(ErrorCode::kInvalidArgument, "rtn: importances for {} inputs, but the rows have {}",
                       importance.size(), k);
   }
+  if (error != nullptr) *error = {};
   if (n == 0 || k == 0) return {};
 
   EncodeOptions options;
@@ -86,9 +87,7 @@ Status quantize_rtn(const float* w, std::int64_t n, std::int64_t k, const LayerS
                       bad / k, bad % k, w[bad]);
   }
   if (error != nullptr) {
-    WeightError sum;
-    for (const WeightError& p : partial) sum.add(p);
-    *error = sum;
+    for (const WeightError& p : partial) error->add(p);
   }
   return {};
 }
