@@ -1,7 +1,6 @@
 #include "formats/iq4_nl.h"
 
 #include "formats/codebook_fit.h"
-#include "formats/element_weights.h"
 #include "formats/fit.h"
 
 namespace narrow::formats {
@@ -21,7 +20,8 @@ void encode_iq4_nl(const float* src, std::byte* dst, std::int64_t k, const Encod
   for (std::int64_t i = 0; i < k / 32; ++i) {
     float x[32], w[32];
     const Normalizer unit = normalize(src + 32 * i, 32, x);
-    element_weights(options.importance ? options.importance + 32 * i : nullptr, 32, w);
+    fill_weights(WeightRule::kMagnitude, x, options.importance ? options.importance + 32 * i : nullptr, 32,
+                 w);
     BlockIQ4_NL b;
     b.d = unit.store(fit_level_scale(x, w, options.search));
     const float d = unit.load(b.d);

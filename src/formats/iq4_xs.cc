@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "formats/codebook_fit.h"
-#include "formats/element_weights.h"
 #include "formats/fit.h"
 
 namespace narrow::formats {
@@ -112,7 +111,8 @@ void encode_iq4_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
     float x[kSuperBlock], w[kSuperBlock];
     const std::int64_t at = i * kSuperBlock;
     const Normalizer unit = normalize(src + at, kSuperBlock, x);
-    element_weights(options.importance ? options.importance + at : nullptr, kSuperBlock, w);
+    fill_weights(WeightRule::kMagnitude, x, options.importance ? options.importance + at : nullptr,
+                 kSuperBlock, w);
     const Scales s = fit_scales(unit, x, w, options.search);
     BlockIQ4_XS b{};
     b.d = s.d;

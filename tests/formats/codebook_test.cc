@@ -49,13 +49,26 @@ double error(const std::vector<float>& x, const std::vector<float>& y, const flo
   return sum;
 }
 
+// What the search of f minimises for x without importances: WeightRule::kMagnitude, and plain for mxfp4.
+std::vector<float> search_weights(Format f, const std::vector<float>& x) {
+  std::vector<float> w(x.size(), 1.0f);
+  if (f == Format::kMXFP4) return w;
+  double sum = 0;
+  for (const float v : x) sum += static_cast<double>(v) * v;
+  const auto mean_square = static_cast<float>(sum / static_cast<double>(x.size()));
+  for (std::size_t i = 0; i < x.size(); ++i) w[i] = std::sqrt(mean_square + x[i] * x[i]);
+  return w;
+}
+
 TEST(Codebook, SearchBeatsPlainScalesInEveryBlock) {
   for (const Format f : kFormats) {
     const FormatInfo& info = format_info(f);
     double searched = 0, plain = 0;
     for (std::uint64_t seed = 0; seed < 200; ++seed) {
       const std::vector<float> x = normal_row(seed, info.block_size, 0.05f);
-      const double s = error(x, round_trip(f, x)), p = error(x, round_trip(f, x, {nullptr, false}));
+      const std::vector<float> w = search_weights(f, x);
+      const double s = error(x, round_trip(f, x), w.data());
+      const double p = error(x, round_trip(f, x, {nullptr, false}), w.data());
       // The super-block of iq4_xs is searched as a whole; a hair may be lost to the f16 scale.
       EXPECT_LE(s, 1.001 * p) << info.name << " seed " << seed;
       searched += s;
@@ -70,22 +83,23 @@ TEST(Codebook, IQ4_NLIsCloseToTheBestScale) {
   double found = 0, best = 0;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     const std::vector<float> x = normal_row(seed, 32);
+    const std::vector<float> w = search_weights(Format::kIQ4_NL, x);
     double least = std::numeric_limits<double>::infinity();
     for (std::uint16_t bits = to_f16(0.004f).bits; bits <= to_f16(0.06f).bits; ++bits) {
       for (const float sign : {1.0f, -1.0f}) {
         const float d = sign * to_f32(f16{bits});
         double sum = 0;
-        for (const float v : x) {
+        for (std::size_t i = 0; i < x.size(); ++i) {
           float nearest = std::numeric_limits<float>::infinity();
           for (const int level : formats::kNonLinearLevels) {
-            nearest = std::min(nearest, std::fabs(v - d * static_cast<float>(level)));
+            nearest = std::min(nearest, std::fabs(x[i] - d * static_cast<float>(level)));
           }
-          sum += static_cast<double>(nearest) * nearest;
+          sum += static_cast<double>(w[i]) * nearest * nearest;
         }
         least = std::min(least, sum);
       }
     }
-    const double mine = error(x, round_trip(Format::kIQ4_NL, x));
+    const double mine = error(x, round_trip(Format::kIQ4_NL, x), w.data());
     EXPECT_LE(mine, 1.15 * least) << seed;
     found += mine;
     best += least;
