@@ -64,9 +64,8 @@ struct Worse {
   }
 };
 
-bool is_piece(TokenType t) {
-  return t == TokenType::kNormal || t == TokenType::kUserDefined || t == TokenType::kUnused;
-}
+// What merging may make. Unused pieces are padding; SentencePiece splits them up again.
+bool is_piece(TokenType t) { return t == TokenType::kNormal || t == TokenType::kUserDefined; }
 
 class BpeModel final : public WordModel {
  public:

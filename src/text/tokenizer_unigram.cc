@@ -26,7 +26,7 @@ class UnigramModel final : public WordModel {
         return make_error(ErrorCode::kCorrupt, "tokenizer has a score that is not finite (token {})", i);
       }
       const TokenType t = spec_.types[i];
-      if (t != TokenType::kNormal && t != TokenType::kUserDefined && t != TokenType::kUnused) continue;
+      if (t != TokenType::kNormal && t != TokenType::kUserDefined) continue;
       if (t == TokenType::kNormal) worst = std::min(worst, static_cast<double>(spec_.scores[i]));
       if (!spec_.tokens[i].empty()) insert(spec_.tokens[i], static_cast<std::int32_t>(i));
     }
