@@ -67,6 +67,12 @@ std::vector<Tile> cut_tiles(std::span<const Product> products, std::int64_t feat
   return tiles;
 }
 
+// Mapped f32 rows are used where they lie when they are aligned as floats must be; null otherwise.
+const float* as_floats(Format format, const std::byte* rows) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(rows) % alignof(float) == 0;
+  return format == Format::kF32 && aligned ? reinterpret_cast<const float*>(rows) : nullptr;
+}
+
 void single_token_tile(const float* x, const Tile& tile, float* scratch) {
   const kernels::KernelTable& kt = kernels::kernels();
   const TensorView& w = tile.product->weight;
@@ -82,8 +88,12 @@ void single_token_tile(const float* x, const Tile& tile, float* scratch) {
       y[i] = vec_dot(row, x, k);
       continue;
     }
-    format.decode(row, scratch, k);
-    y[i] = kt.dot_f32(scratch, x, k);
+    const float* weights = as_floats(w.format, row);
+    if (weights == nullptr) {
+      format.decode(row, scratch, k);
+      weights = scratch;
+    }
+    y[i] = kt.dot_f32(weights, x, k);
   }
 }
 
@@ -92,15 +102,13 @@ Status many_tokens_tile(ConstMatrix x, const Tile& tile, float* scratch) {
   const std::int64_t k = w.shape[1];
   const std::size_t stride = w.stride_bytes();
   const std::byte* rows = w.data + static_cast<std::size_t>(tile.begin) * stride;
-  const float* weights = scratch;
-  // Mapped f32 rows are used where they lie when they are aligned as floats must be.
-  if (w.format == Format::kF32 && reinterpret_cast<std::uintptr_t>(rows) % alignof(float) == 0) {
-    weights = reinterpret_cast<const float*>(rows);
-  } else {
+  const float* weights = as_floats(w.format, rows);
+  if (weights == nullptr) {
     const DecodeRow decode = format_info(w.format).decode;
     for (std::int64_t i = 0; i < tile.count; ++i) {
       decode(rows + static_cast<std::size_t>(i) * stride, scratch + i * k, k);
     }
+    weights = scratch;
   }
   const Matrix& out = tile.product->out;
   return gemm_f32_single(true, x.rows, tile.count, k, 1.0f, x.data, x.stride, weights, k,

@@ -1,6 +1,8 @@
 #include "kernels/avx2/table.h"
 
+#include "formats/format.h"
 #include "kernels/avx2/kernels.h"
+#include "kernels/avx2/vec_dot.h"
 #include "kernels/generic/table.h"
 
 namespace narrow::kernels::avx2 {
@@ -16,6 +18,16 @@ KernelTable make_table() {
   t.softcap = softcap;
   t.silu = silu;
   t.gelu_tanh = gelu_tanh;
+  const auto set = [&t](Format f, VecDot vec_dot) { t.vec_dot[static_cast<std::size_t>(f)] = vec_dot; };
+  set(Format::kF16, vec_dot_f16_f32);
+  set(Format::kBF16, vec_dot_bf16_f32);
+  set(Format::kQ8_0, vec_dot_q8_0_f32);
+  set(Format::kQ4_0, vec_dot_q4_0_f32);
+  set(Format::kQ4_1, vec_dot_q4_1_f32);
+  set(Format::kQ5_0, vec_dot_q5_0_f32);
+  set(Format::kQ4_K, vec_dot_q4_k_f32);
+  set(Format::kQ5_K, vec_dot_q5_k_f32);
+  set(Format::kQ6_K, vec_dot_q6_k_f32);
   return t;
 }
 
