@@ -9,17 +9,17 @@ namespace narrow::cli {
 
 // Options that every subcommand shares, and what it draws progress with.
 struct Context {
-  int threads = 0;      // --threads; 0: all cores
-  bool quiet = false;   // --quiet: no progress
-  int exit_code = 0;    // set by the subcommand's callback
+  int threads = 0;     // --threads; 0: all cores
+  bool quiet = false;  // --quiet: no progress
+  int exit_code = 0;   // set by the subcommand's callback
 };
 
 // A bar with rate and ETA when standard error is a terminal, plain lines otherwise, nothing when quiet.
 std::unique_ptr<ProgressSink> make_progress(const Context& context);
 
 // Prints "narrow: error: <message>" to standard error and returns the exit code of its class:
-// 0 success, 1 internal, 2 usage (kInvalidArgument), 3 bad input (kNotFound, kCorrupt, kUnsupported, kNumeric),
-// 4 refused, 5 input/output and disk full, 6 out of memory, 130 cancelled.
+// 0 success, 1 internal, 2 usage (kInvalidArgument), 3 bad input (kNotFound, kCorrupt, kUnsupported,
+// kNumeric), 4 refused, 5 input/output and disk full, 6 out of memory, 130 cancelled.
 int report_error(const Error& error);
 
 // Each adds its subcommand to the app; the callback does the work and sets context.exit_code.

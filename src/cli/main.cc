@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -108,6 +109,9 @@ int report_error(const Error& error) {
 }  // namespace narrow::cli
 
 int main(int argc, char** argv) {
+  // A file size limit is then a failed write with a message, not the death of the process with a partial
+  // file.
+  std::signal(SIGXFSZ, SIG_IGN);
   try {
     return narrow::cli::run(argc, argv);
   } catch (const std::bad_alloc&) {
