@@ -1,12 +1,10 @@
 // Small valid files, cut at every length and with every header byte changed: open() never crashes, and an
 // error names the file in one line. Runs under the sanitizers too.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "base/rng.h"
 #include "gguf_bytes.h"
 #include "io/gguf/reader.h"
 #include "io/safetensors/reader.h"
+#include "memory_file.h"
 #include "testing/testing.h"
 
 namespace narrow::io {
@@ -39,27 +37,10 @@ std::string small_safetensors(std::size_t& header_bytes) {
   return b.text();
 }
 
-// A file in memory: thousands of contents in turn, without a disk.
-class MemoryFile {
- public:
-  MemoryFile() : fd_(::memfd_create("damaged", MFD_CLOEXEC)) {}
-  ~MemoryFile() { ::close(fd_); }
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
-  std::filesystem::path path() const { return fmt::format("/proc/self/fd/{}", fd_); }
-  void set(const std::string& bytes) {
-    ASSERT_EQ(::ftruncate(fd_, static_cast<off_t>(bytes.size())), 0);
-    ASSERT_EQ(::pwrite(fd_, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
-  }
-
- private:
-  int fd_;
-};
-
 // Opens, and reads the first and last byte of every tensor. False when refused.
 template <class Reader>
 bool try_open(MemoryFile& file, const std::string& bytes) {
-  file.set(bytes);
+  EXPECT_TRUE(file.set(bytes));
   const auto path = file.path();
   const auto r = Reader::open(path);
   if (!r.ok()) {
