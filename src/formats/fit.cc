@@ -24,7 +24,12 @@ float greatest_magnitude(const float* x, int n) {
 }  // namespace
 
 void fill_weights(WeightRule rule, const float* x, const float* importance, int n, float* w) {
-  const float top = greatest_magnitude(x, n);
+  const float top_importance = importance != nullptr ? greatest_magnitude(importance, n) : 0.0f;
+  if (top_importance > 0) {
+    for (int i = 0; i < n; ++i) w[i] = importance[i] / top_importance;
+    return;
+  }
+  const float top = rule == WeightRule::kMagnitude ? greatest_magnitude(x, n) : 0.0f;
   if (top == 0) {
     std::fill(w, w + n, 1.0f);
     return;
@@ -32,16 +37,7 @@ void fill_weights(WeightRule rule, const float* x, const float* importance, int 
   float sum_squares = 0;
   for (int i = 0; i < n; ++i) sum_squares += (x[i] / top) * (x[i] / top);
   const float mean_square = sum_squares / static_cast<float>(n);
-  const float top_importance = importance != nullptr ? greatest_magnitude(importance, n) : 0.0f;
-  const bool known = top_importance > 0;
-  if (rule == WeightRule::kUniform && !known) {
-    std::fill(w, w + n, 1.0f);
-    return;
-  }
   for (int i = 0; i < n; ++i) w[i] = std::sqrt(mean_square + (x[i] / top) * (x[i] / top));
-  if (known) {
-    for (int i = 0; i < n; ++i) w[i] *= importance[i] / top_importance;
-  }
 }
 
 f16 Normalizer::store(float fitted) const {

@@ -18,11 +18,12 @@ enum class WeightRule : std::uint8_t {
   kMagnitude,  // w = sqrt(rms^2 + x^2), rms over the fitted block or super-block
 };
 
-// w[n] for x[n], scaled to about 1. With importances: importance * sqrt(rms^2 + x^2), unless all of them are
-// zero; then the rule alone, as for null. An all-zero x gives ones. kMagnitude because weights of one row are
-// not equal: the largest tend to sit on the input features that matter, and cutting them off costs more than
-// squared error says. Between 1 (which clips them) and x^2 (which gives up the small ones for them), this
-// weight had the least output error on the layers of a small Llama for all formats.
+// w[n], the greatest about 1, so that sums cannot overflow. With importances: proportional to them, so that
+// the search lowers sum(importance * error^2), the diagonal estimate of the layer's output error; their
+// product with sqrt(rms^2 + x^2) was measured and lost. Without, or where all are zero: the rule. Why
+// kMagnitude: the largest weights of a row tend to sit on the inputs that matter, so cutting them off costs
+// more than squared error says. On the layers of SmolLM2-135M, output errors in q4_0, q5_0, q3_k and q4_k
+// were least, or within 1 % of it, with this weight; 1 clips too much, x^2 gives up the small weights.
 void fill_weights(WeightRule rule, const float* x, const float* importance, int n, float* w);
 
 // Brings a block into a range where squares neither overflow nor vanish, by an exact power of two.

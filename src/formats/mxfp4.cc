@@ -4,7 +4,7 @@
 #include <bit>
 #include <cmath>
 
-#include "formats/element_weights.h"
+#include "formats/fit.h"
 
 namespace narrow::formats {
 namespace {
@@ -63,7 +63,7 @@ void encode_mxfp4(const float* src, std::byte* dst, std::int64_t k, const Encode
   for (std::int64_t i = 0; i < k / 32; ++i) {
     const float* x = src + 32 * i;
     float w[32];
-    element_weights(options.importance ? options.importance + 32 * i : nullptr, 32, w);
+    fill_weights(WeightRule::kUniform, x, options.importance ? options.importance + 32 * i : nullptr, 32, w);
     float amax = 0;
     for (int j = 0; j < 32; ++j) amax = std::max(amax, std::fabs(x[j]));
     BlockMXFP4 b{};

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "formats/block.h"
-#include "formats/element_weights.h"
 #include "formats/fit.h"
 
 namespace narrow::formats {
@@ -39,7 +38,7 @@ f16 fit_ternary(const float* src, const float* importance, bool search, std::uin
   const Normalizer unit = normalize(src, kSuperBlock, x);
   float scale = 0;
   if (search) {
-    element_weights(importance, kSuperBlock, w);
+    fill_weights(WeightRule::kUniform, x, importance, kSuperBlock, w);
     scale = least_squares_scale(x, w);
   } else {
     for (const float v : x) scale = std::max(scale, std::fabs(v));
