@@ -139,6 +139,21 @@ TEST(Encode, OnlyRatiosOfImportancesCount) {
   }
 }
 
+// An expert that calibration never reached has importances of zero: its weights must not turn into garbage.
+TEST(Encode, BlocksWithoutImportanceKeepTheirValues) {
+  const std::vector<float> x = normal_row(26);
+  std::vector<float> importance(x.size(), 1.0f);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (i / 32 % 2 == 1) importance[i] = 0;
+  }
+  for (const FormatInfo* f : encoders()) {
+    if (f->kind != FormatKind::kQuantized) continue;
+    EncodeOptions options;
+    options.importance = importance.data();
+    EXPECT_LE(relative_rms(x, round_trip(*f, x, options)), 1.5 * f->rms_budget) << f->name;
+  }
+}
+
 TEST(Encode, ScalingByPowersOfTwoChangesOnlyTheScales) {
   const std::vector<float> x = normal_row(25);
   for (const FormatInfo* f : encoders()) {
