@@ -256,7 +256,7 @@ class BpeModel final : public WordModel {
 }  // namespace
 
 Fallback::Fallback(const TokenizerSpec& spec, const Vocab& vocab) : fuse_(spec.fuse_unknown) {
-  if (spec.unk) unk_ = *spec.unk;
+  if (spec.unk && (spec.kind != TokenizerKind::kByteBpe || spec.unk_for_bytes)) unk_ = *spec.unk;
   if (!spec.byte_fallback) return;
   bytes_.resize(256, -1);
   bytes_ok_ = true;

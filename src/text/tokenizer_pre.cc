@@ -153,7 +153,7 @@ Status PreTokenizer::split(std::string& text, bool at_start, std::vector<Span>& 
       });
     }
     if (step.spec.kind == PreStep::Kind::kMetaspace) {
-      bool first = at_start;
+      bool first = at_start && !words.empty() && words.front().begin == 0;
       rewrite(text, words, [&](std::string_view w, std::string& out) {
         std::string word(w);
         replace_all(word, " ", kMetaChar);

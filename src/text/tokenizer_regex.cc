@@ -16,6 +16,9 @@ constexpr std::uint32_t kHeapLimitKib = 64 << 10;
 constexpr std::string_view kSpaces =
     R"(\x{09}-\x{0d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 
+// Alphabetic characters, marks, numbers, connectors; PCRE2's own \w lacks the marks.
+constexpr std::string_view kWord = R"(\p{L}\p{M}\p{N}\p{Pc}\x{24b6}-\x{24e9})";
+
 // What one thread needs to match; patterns themselves are shared between threads.
 struct MatchState {
   pcre2_match_data* data = pcre2_match_data_create(16, nullptr);
@@ -74,8 +77,12 @@ std::size_t copy_escape(std::string_view p, std::size_t i, bool in_set, std::str
     out += in_set ? std::string(kSpaces) : '[' + std::string(kSpaces) + ']';
     return i + 2;
   }
-  if (c == 'S' && !in_set) {
-    out += "[^" + std::string(kSpaces) + ']';
+  if (c == 'w') {
+    out += in_set ? std::string(kWord) : '[' + std::string(kWord) + ']';
+    return i + 2;
+  }
+  if ((c == 'S' || c == 'W') && !in_set) {
+    out += "[^" + std::string(c == 'S' ? kSpaces : kWord) + ']';
     return i + 2;
   }
   const std::size_t close =

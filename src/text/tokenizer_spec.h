@@ -102,6 +102,7 @@ struct TokenizerSpec {
   bool add_space_prefix = false;          // SentencePiece's dummy prefix
   bool remove_extra_whitespaces = false;  // SentencePiece's normalizer
   bool fuse_unknown = false;
+  bool unk_for_bytes = false;        // kByteBpe: bytes that lack a token become unk; else they vanish
   bool clean_up_spaces = false;      // tokenizer_config's clean_up_tokenization_spaces
   bool decode_strips_space = false;  // decoding drops one leading space (the dummy prefix)
   std::string ggml_pre;              // tokenizer.ggml.pre, or empty when unknown

@@ -76,53 +76,51 @@ inline std::vector<std::string> odd_texts() {
 }
 
 struct OracleAnswer {
-  std::vector<std::int32_t> plain, special;  // without and with the template's special tokens
-  std::string decoded, decoded_all;          // of `special`: special tokens left out, and kept
+  std::vector<std::int32_t> ids;     // with the template's special tokens
+  std::string decoded, decoded_all;  // special tokens left out, and kept; of short texts only
 };
+inline constexpr std::size_t kLongText = 100000;
 
 inline constexpr const char* kOracleCode = R"py(
 import sys, struct
-which, folder, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+which, folder, count, long_text = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 kind, *files = which.split("|")
+texts = [open("%s/%d" % (folder, i), "rb").read().decode("utf8") for i in range(count)]
 if kind == "spm":
     import sentencepiece
     sp = sentencepiece.SentencePieceProcessor(model_file=files[0])
-    plain = lambda t: sp.encode(t)
-    special = lambda t: [sp.bos_id()] + sp.encode(t)
-    decode = lambda ids, skip: sp.decode([i for i in ids if i != sp.bos_id()])
+    ids = [[sp.bos_id()] + sp.encode(t) for t in texts]
+    decode = lambda x, skip: sp.decode([i for i in x if i != sp.bos_id()])
 else:
-    import tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, decoders
     if kind == "gpt2":
-        from tokenizers import Tokenizer, models, pre_tokenizers, decoders
         import json
         vocab = json.load(open(files[0], encoding="utf8"))
         lines = open(files[1], encoding="utf8").read().split("\n")[1:]
-        merges = [tuple(l.split(" ")) for l in lines if l]
-        tok = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+        tok = Tokenizer(models.BPE(vocab=vocab, merges=[tuple(l.split(" ")) for l in lines if l]))
         tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tok.decoder = decoders.ByteLevel()
         tok.add_special_tokens(["<|endoftext|>"])
     else:
-        tok = tokenizers.Tokenizer.from_file(files[0])
-    plain = lambda t: tok.encode(t, add_special_tokens=False).ids
-    special = lambda t: tok.encode(t).ids
-    decode = lambda ids, skip: tok.decode(ids, skip_special_tokens=skip)
+        tok = Tokenizer.from_file(files[0])
+    ids = [e.ids for e in tok.encode_batch_fast(texts)]
+    decode = lambda x, skip: tok.decode(x, skip_special_tokens=skip)
 out = open(folder + "/answers", "wb")
-def ids_out(ids): out.write(struct.pack("<I", len(ids)) + struct.pack("<%di" % len(ids), *ids))
 def text_out(t):
     b = t.encode("utf8")
     out.write(struct.pack("<I", len(b)) + b)
-for i in range(count):
-    text = open("%s/%d" % (folder, i), "rb").read().decode("utf8")
-    s = special(text)
-    ids_out(plain(text)); ids_out(s); text_out(decode(s, True)); text_out(decode(s, False))
+for text, x in zip(texts, ids):
+    out.write(struct.pack("<I", len(x)) + struct.pack("<%di" % len(x), *x))
+    for skip in (True, False):
+        text_out(decode(x, skip) if len(text) < long_text else "")
 )py";
 
 // `which`: "json|<tokenizer.json>", "gpt2|<encoder.json>|<vocab.bpe>" or "spm|<model file>".
 inline std::vector<OracleAnswer> ask_oracle(const std::string& which, const std::vector<std::string>& texts) {
   TempDir dir;
   for (std::size_t i = 0; i < texts.size(); ++i) write_file(dir / std::to_string(i), texts[i]);
-  run_python(kOracleCode, {which, dir.path().string(), std::to_string(texts.size())});
+  run_python(kOracleCode,
+             {which, dir.path().string(), std::to_string(texts.size()), std::to_string(kLongText)});
   const std::string bytes = read_file(dir / "answers");
   std::size_t at = 0;
   const auto size = [&] {
@@ -130,12 +128,6 @@ inline std::vector<OracleAnswer> ask_oracle(const std::string& which, const std:
     if (at + 4 <= bytes.size()) std::memcpy(&n, bytes.data() + at, 4);
     at += 4;
     return static_cast<std::size_t>(n);
-  };
-  const auto ids = [&] {
-    std::vector<std::int32_t> v(size());
-    if (!v.empty()) std::memcpy(v.data(), bytes.data() + at, v.size() * 4);
-    at += v.size() * 4;
-    return v;
   };
   const auto text = [&] {
     const std::size_t n = size();
@@ -145,14 +137,27 @@ inline std::vector<OracleAnswer> ask_oracle(const std::string& which, const std:
   std::vector<OracleAnswer> answers;
   while (at < bytes.size()) {
     OracleAnswer a;
-    a.plain = ids();
-    a.special = ids();
+    a.ids.resize(size());
+    if (!a.ids.empty()) std::memcpy(a.ids.data(), bytes.data() + at, a.ids.size() * 4);
+    at += a.ids.size() * 4;
     a.decoded = text();
     a.decoded_all = text();
     answers.push_back(std::move(a));
   }
   EXPECT_EQ(answers.size(), texts.size());
   return answers;
+}
+
+inline std::string first_difference(const std::vector<std::int32_t>& a, const std::vector<std::int32_t>& b) {
+  std::size_t i = 0;
+  while (i < a.size() && i < b.size() && a[i] == b[i]) ++i;
+  std::string out = "sizes " + std::to_string(a.size()) + " and " + std::to_string(b.size()) + ", at " +
+                    std::to_string(i) + ":";
+  for (std::size_t k = i; k < i + 8; ++k) {
+    out +=
+        ' ' + (k < a.size() ? std::to_string(a[k]) : "-") + '/' + (k < b.size() ? std::to_string(b[k]) : "-");
+  }
+  return out;
 }
 
 }  // namespace narrow::testing

@@ -241,6 +241,7 @@ Result<TokenizerSpec> parse_tokenizer_json(const Json& json) {
     spec.kind = bytes ? TokenizerKind::kByteBpe : TokenizerKind::kSpmBpe;
     NARROW_TRY(read_bpe(*model, spec));
     spec.unk = find_token(spec, text_of(*model, "unk_token"));
+    spec.unk_for_bytes = bytes && spec.unk;
   } else if (type == "Unigram") {
     NARROW_TRY(read_unigram(*model, spec));
   } else {

@@ -126,7 +126,7 @@ Json bpe_json(const TokenizerSpec& spec) {
   const bool bytes = spec.kind == TokenizerKind::kByteBpe;
   return {{"type", "BPE"},
           {"dropout", nullptr},
-          {"unk_token", bytes ? Json() : optional_token(spec, spec.unk)},
+          {"unk_token", bytes && !spec.unk_for_bytes ? Json() : optional_token(spec, spec.unk)},
           {"continuing_subword_prefix", nullptr},
           {"end_of_word_suffix", nullptr},
           {"fuse_unk", spec.fuse_unknown},

@@ -144,8 +144,7 @@ Status read_config_files(const fs::path& folder, bool from_json, TokenizerSpec& 
       {"pad_token", &spec.pad}, {"sep_token", &spec.sep}, {"mask_token", &spec.mask}};
   for (const auto& [name, id] : named) {
     // The tokens that the template puts around the text are the ones that count.
-    if ((id == &spec.bos && spec.add_bos && from_json) ||
-        (id == &spec.eos && spec.add_eos && from_json))
+    if ((id == &spec.bos && spec.add_bos && from_json) || (id == &spec.eos && spec.add_eos && from_json))
       continue;
     for (const Json* j : {&config, &map}) {
       if (const auto found = find_token(spec, token_text(*j, name))) {
