@@ -13,6 +13,9 @@
 namespace narrow::ops {
 namespace {
 
+// Multiply-adds below which handing out the blocks costs more than computing them.
+constexpr std::int64_t kSerialWork = 256 * 1024;
+
 // Queries of one head, and the cached positions that any of them sees.
 struct Block {
   const float* q;  // first query, rows q_stride apart
@@ -75,7 +78,7 @@ Status attention(const AttentionSpec& spec, ConstMatrix q, CacheView keys, Cache
   std::mutex mutex;
   std::optional<Error> failure;
   // The last blocks see most keys: they go first, so that no thread is left with a long one at the end.
-  parallel_for(spec.n_head * blocks, [&](std::int64_t item, int thread) {
+  const auto compute = [&](std::int64_t item, int thread) {
     const std::int64_t head = item % spec.n_head;
     const std::int64_t begin = (blocks - 1 - item / spec.n_head) * kAttentionBlock;
     Block b;
@@ -97,7 +100,13 @@ Status attention(const AttentionSpec& spec, ConstMatrix q, CacheView keys, Cache
     if (status.ok()) return;
     const std::lock_guard lock(mutex);
     failure = status.error();
-  });
+  };
+  const std::int64_t items = spec.n_head * blocks;
+  if (m * (first + m) * q.cols <= kSerialWork) {
+    for (std::int64_t item = 0; item < items; ++item) compute(item, 0);
+  } else {
+    parallel_for(items, compute);
+  }
   if (failure) return *failure;
   return {};
 }

@@ -84,7 +84,7 @@ void single_token_tile(const float* x, const Tile& tile, float* scratch) {
   const std::byte* row = w.data + static_cast<std::size_t>(tile.begin) * stride;
   float* y = tile.product->out.data + tile.begin;
   for (std::int64_t i = 0; i < tile.count; ++i, row += stride) {
-    if (vec_dot != nullptr) {
+    if (vec_dot != nullptr && reinterpret_cast<std::uintptr_t>(row) % 2 == 0) {
       y[i] = vec_dot(row, x, k);
       continue;
     }

@@ -14,7 +14,15 @@ namespace narrow::kernels::avx2 {
 namespace {
 
 using formats::kSuperBlock;
-using formats::load_block;
+
+// In place: copying a block first would stall its loads behind the copy's stores.
+template <class Block>
+const Block& block_at(const std::byte* w, std::int64_t i) {
+  static_assert(alignof(Block) <= 2);
+  return reinterpret_cast<const Block*>(w)[i];
+}
+
+float from_f16(f16 h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h.bits))); }
 
 __m256 floats_of_low_8(__m128i codes) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)); }
 
@@ -74,7 +82,7 @@ float vec_dot_f16_f32(const std::byte* w, const float* x, std::int64_t k) {
     sum2 = _mm256_fmadd_ps(load(i + 8), _mm256_loadu_ps(x + i + 8), sum2);
   }
   float total = horizontal_sum(_mm256_add_ps(sum, sum2));
-  for (; i < k; ++i) total += to_f32(load_block<f16>(w, i)) * x[i];
+  for (; i < k; ++i) total += from_f16(block_at<f16>(w, i)) * x[i];
   return total;
 }
 
@@ -90,15 +98,15 @@ float vec_dot_bf16_f32(const std::byte* w, const float* x, std::int64_t k) {
     sum2 = _mm256_fmadd_ps(load(i + 8), _mm256_loadu_ps(x + i + 8), sum2);
   }
   float total = horizontal_sum(_mm256_add_ps(sum, sum2));
-  for (; i < k; ++i) total += to_f32(load_block<bf16>(w, i)) * x[i];
+  for (; i < k; ++i) total += to_f32(block_at<bf16>(w, i)) * x[i];
   return total;
 }
 
 float vec_dot_q8_0_f32(const std::byte* w, const float* x, std::int64_t k) {
   __m256 sum = _mm256_setzero_ps();
   for (std::int64_t i = 0; i < k / 32; ++i) {
-    const auto b = load_block<formats::BlockQ8_0>(w, i);
-    sum = scaled(to_f32(b.d), dot_32(load_32(b.qs), x + 32 * i), sum);
+    const auto& b = block_at<formats::BlockQ8_0>(w, i);
+    sum = scaled(from_f16(b.d), dot_32(load_32(b.qs), x + 32 * i), sum);
   }
   return horizontal_sum(sum);
 }
@@ -106,9 +114,9 @@ float vec_dot_q8_0_f32(const std::byte* w, const float* x, std::int64_t k) {
 float vec_dot_q4_0_f32(const std::byte* w, const float* x, std::int64_t k) {
   __m256 sum = _mm256_setzero_ps();
   for (std::int64_t i = 0; i < k / 32; ++i) {
-    const auto b = load_block<formats::BlockQ4_0>(w, i);
+    const auto& b = block_at<formats::BlockQ4_0>(w, i);
     const __m256i codes = _mm256_sub_epi8(nibbles_of_16(b.qs), _mm256_set1_epi8(8));
-    sum = scaled(to_f32(b.d), dot_32(codes, x + 32 * i), sum);
+    sum = scaled(from_f16(b.d), dot_32(codes, x + 32 * i), sum);
   }
   return horizontal_sum(sum);
 }
@@ -116,9 +124,9 @@ float vec_dot_q4_0_f32(const std::byte* w, const float* x, std::int64_t k) {
 float vec_dot_q4_1_f32(const std::byte* w, const float* x, std::int64_t k) {
   __m256 sum = _mm256_setzero_ps(), mins = sum;
   for (std::int64_t i = 0; i < k / 32; ++i) {
-    const auto b = load_block<formats::BlockQ4_1>(w, i);
-    sum = scaled(to_f32(b.d), dot_32(nibbles_of_16(b.qs), x + 32 * i), sum);
-    mins = scaled(to_f32(b.m), sum_32(x + 32 * i), mins);
+    const auto& b = block_at<formats::BlockQ4_1>(w, i);
+    sum = scaled(from_f16(b.d), dot_32(nibbles_of_16(b.qs), x + 32 * i), sum);
+    mins = scaled(from_f16(b.m), sum_32(x + 32 * i), mins);
   }
   return horizontal_sum(_mm256_add_ps(sum, mins));
 }
@@ -126,9 +134,9 @@ float vec_dot_q4_1_f32(const std::byte* w, const float* x, std::int64_t k) {
 float vec_dot_q5_0_f32(const std::byte* w, const float* x, std::int64_t k) {
   __m256 sum = _mm256_setzero_ps();
   for (std::int64_t i = 0; i < k / 32; ++i) {
-    const auto b = load_block<formats::BlockQ5_0>(w, i);
+    const auto& b = block_at<formats::BlockQ5_0>(w, i);
     const __m256i codes = _mm256_or_si256(nibbles_of_16(b.qs), fifth_bits(b.qh));
-    sum = scaled(to_f32(b.d), dot_32(_mm256_sub_epi8(codes, _mm256_set1_epi8(16)), x + 32 * i), sum);
+    sum = scaled(from_f16(b.d), dot_32(_mm256_sub_epi8(codes, _mm256_set1_epi8(16)), x + 32 * i), sum);
   }
   return horizontal_sum(sum);
 }
@@ -136,8 +144,8 @@ float vec_dot_q5_0_f32(const std::byte* w, const float* x, std::int64_t k) {
 float vec_dot_q4_k_f32(const std::byte* w, const float* x, std::int64_t k) {
   __m256 sum = _mm256_setzero_ps(), mins = sum;
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, x += kSuperBlock) {
-    const auto b = load_block<formats::BlockQ4_K>(w, i);
-    const float d = to_f32(b.d), dmin = to_f32(b.dmin);
+    const auto& b = block_at<formats::BlockQ4_K>(w, i);
+    const float d = from_f16(b.d), dmin = from_f16(b.dmin);
     std::uint8_t sc[8], mn[8];
     formats::unpack_scales_6bit(b.scales, sc, mn);
     for (int c = 0; c < 4; ++c) {
@@ -155,8 +163,8 @@ float vec_dot_q4_k_f32(const std::byte* w, const float* x, std::int64_t k) {
 float vec_dot_q5_k_f32(const std::byte* w, const float* x, std::int64_t k) {
   __m256 sum = _mm256_setzero_ps(), mins = sum;
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, x += kSuperBlock) {
-    const auto b = load_block<formats::BlockQ5_K>(w, i);
-    const float d = to_f32(b.d), dmin = to_f32(b.dmin);
+    const auto& b = block_at<formats::BlockQ5_K>(w, i);
+    const float d = from_f16(b.d), dmin = from_f16(b.dmin);
     std::uint8_t sc[8], mn[8];
     formats::unpack_scales_6bit(b.scales, sc, mn);
     const __m256i fifths = load_32(b.qh);
@@ -176,8 +184,8 @@ float vec_dot_q5_k_f32(const std::byte* w, const float* x, std::int64_t k) {
 float vec_dot_q6_k_f32(const std::byte* w, const float* x, std::int64_t k) {
   __m256 sum = _mm256_setzero_ps();
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, x += kSuperBlock) {
-    const auto b = load_block<formats::BlockQ6_K>(w, i);
-    const float d = to_f32(b.d);
+    const auto& b = block_at<formats::BlockQ6_K>(w, i);
+    const float d = from_f16(b.d);
     for (int h = 0; h < 2; ++h) {
       __m256i upper = load_32(b.qh + 32 * h);  // two bits a byte for each of four runs
       for (int s = 0; s < 4; ++s) {

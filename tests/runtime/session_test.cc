@@ -1,0 +1,233 @@
+// Errors, contexts and binding, on a model made up here.
+#include "runtime/session.h"
+
+#include <cmath>
+#include <functional>
+
+#include "base/rng.h"
+#include "runtime/weights.h"
+#include "testing/testing.h"
+
+namespace narrow::runtime {
+namespace {
+
+// A small llama in memory, whose tensors a test may change before it is loaded.
+class ToySource final : public model::ModelSource {
+ public:
+  ToySource() {
+    config_.arch = "llama";
+    config_.n_vocab = 11;
+    config_.n_ctx_train = 2000;
+    config_.n_embd = 16;
+    config_.n_layer = 2;
+    config_.n_ff = 24;
+    config_.n_head = 4;
+    config_.n_head_kv = 2;
+    config_.head_dim = 4;
+    config_.rope.dims = 4;
+    config_.tied_head = true;
+    config_.layers.resize(2);
+    add("token_embd.weight", {11, 16});
+    add("output_norm.weight", {16});
+    for (const std::string& p : {std::string("blk.0."), std::string("blk.1.")}) {
+      add(p + "attn_norm.weight", {16});
+      add(p + "attn_q.weight", {16, 16});
+      add(p + "attn_k.weight", {8, 16});
+      add(p + "attn_v.weight", {8, 16});
+      add(p + "attn_output.weight", {16, 16});
+      add(p + "ffn_norm.weight", {16});
+      add(p + "ffn_gate.weight", {24, 16});
+      add(p + "ffn_up.weight", {24, 16});
+      add(p + "ffn_down.weight", {16, 24});
+    }
+  }
+  void add(const std::string& name, Shape shape) {
+    Rng rng(infos_.size() + 1);
+    std::vector<float>& values = data_.emplace_back(static_cast<std::size_t>(shape.elements()));
+    for (float& v : values) v = 0.3f * rng.normal();
+    index_[name] = infos_.size();
+    infos_.push_back({name, Format::kF32, std::move(shape)});
+  }
+  void remove(const std::string& name) {
+    const std::size_t i = *find(name);
+    infos_.erase(infos_.begin() + static_cast<std::ptrdiff_t>(i));
+    data_.erase(data_.begin() + static_cast<std::ptrdiff_t>(i));
+    index_.clear();
+    for (std::size_t j = 0; j < infos_.size(); ++j) index_[infos_[j].name] = j;
+  }
+  void reshape(const std::string& name, Shape shape) { infos_[*find(name)].shape = std::move(shape); }
+  model::ModelConfig& settings() { return config_; }
+  bool mapped = true;  // false: view() has nothing, as for a layout that must be made first
+
+  const std::filesystem::path& path() const override { return path_; }
+  bool is_gguf() const override { return true; }
+  const model::ModelConfig& config() const override { return config_; }
+  const std::vector<TensorInfo>& tensors() const override { return infos_; }
+  TensorView view(std::size_t i) const override {
+    if (!mapped) return {};
+    return {infos_[i].format, infos_[i].shape, reinterpret_cast<const std::byte*>(data_[i].data())};
+  }
+  Status read_raw(std::size_t i, std::int64_t begin, std::int64_t end, std::byte* out) const override {
+    return read_f32(i, begin, end, reinterpret_cast<float*>(out));
+  }
+  Status read_f32(std::size_t i, std::int64_t begin, std::int64_t end, float* out) const override {
+    const std::int64_t k = infos_[i].shape.row_length();
+    std::copy(data_[i].begin() + begin * k, data_[i].begin() + end * k, out);
+    return {};
+  }
+  void drop(std::size_t) const override {}
+  Result<io::gguf::Metadata> gguf_metadata() const override { return io::gguf::Metadata(); }
+  std::uint64_t file_bytes() const override { return 0; }
+  Result<std::string> digest() const override { return std::string("none"); }
+  model::TokenIds token_ids() const override { return {}; }
+
+ private:
+  std::filesystem::path path_ = "toy.gguf";
+  model::ModelConfig config_;
+  std::vector<TensorInfo> infos_;
+  std::vector<std::vector<float>> data_;
+};
+
+std::string load_error(const std::function<void(ToySource&)>& change) {
+  const auto source = std::make_shared<ToySource>();
+  change(*source);
+  const auto model = LoadedModel::load(source);
+  return model.ok() ? "loaded" : model.error().message;
+}
+
+TEST(LoadedModel, ErrorsNameTensorAndShapes) {
+  struct Case {
+    const char* what;
+    std::function<void(ToySource&)> change;
+    std::vector<std::string> parts;
+  };
+  const Case cases[] = {
+      {"whole", [](ToySource&) {}, {"loaded"}},
+      {"missing",
+       [](ToySource& s) { s.remove("blk.1.attn_k.weight"); },
+       {"toy.gguf", "blk.1.attn_k.weight", "[8, 16]", "missing"}},
+      {"wrong shape",
+       [](ToySource& s) {
+         s.reshape("blk.0.ffn_down.weight", {24, 16});
+       },
+       {"blk.0.ffn_down.weight", "[24, 16]", "[16, 24]"}},
+      {"wrong vocabulary",
+       [](ToySource& s) { s.settings().n_vocab = 12; },
+       {"token_embd.weight", "[11, 16]", "[12, 16]"}},
+      {"no head", [](ToySource& s) { s.settings().tied_head = false; }, {"output.weight"}},
+      {"no place", [](ToySource& s) { s.add("blk.0.ssm_a", {16}); }, {"blk.0.ssm_a", "no place"}},
+      {"rope table is fine", [](ToySource& s) { s.add("rope_freqs.weight", {2}); }, {"loaded"}},
+      {"no norm at all",
+       [](ToySource& s) { s.remove("blk.0.attn_norm.weight"); },
+       {"blk.0.attn_norm.weight"}},
+      {"missing QK norm",
+       [](ToySource& s) { s.settings().qk_norm = model::QkNorm::kPerHead; },
+       {"blk.0.attn_q_norm.weight", "[4]"}},
+      {"missing experts",
+       [](ToySource& s) {
+         s.settings().layers[0].moe = true;
+         s.settings().n_expert = 4;
+         s.settings().n_expert_used = 2;
+         s.settings().n_ff_expert = 8;
+       },
+       {"blk.0.ffn_gate_inp.weight", "[4, 16]"}},
+      {"experts out of range",
+       [](ToySource& s) {
+         s.settings().layers[0].moe = true;
+         s.settings().n_expert = 4;
+         s.settings().n_expert_used = 5;
+       },
+       {"5 of 4 experts"}},
+      {"uneven heads", [](ToySource& s) { s.settings().n_head_kv = 3; }, {"4 heads", "3 key heads"}},
+      {"odd rope", [](ToySource& s) { s.settings().rope.dims = 3; }, {"3 rotated dimensions"}},
+      {"zero layers", [](ToySource& s) { s.settings().n_layer = 0; }, {"layer count is 0"}},
+  };
+  for (const Case& c : cases) {
+    const std::string message = load_error(c.change);
+    for (const std::string& part : c.parts) {
+      EXPECT_NE(message.find(part), std::string::npos) << c.what << ": " << message;
+    }
+  }
+}
+
+std::shared_ptr<const LoadedModel> load(const std::shared_ptr<ToySource>& source) {
+  auto m = LoadedModel::load(source);
+  EXPECT_OK(m);
+  return *m;
+}
+
+TEST(LoadedModel, MapsOrMaterialises) {
+  const auto mapped = std::make_shared<ToySource>(), made = std::make_shared<ToySource>();
+  made->mapped = false;
+  std::vector<float> a, b;
+  const std::vector<std::int32_t> ids = {1, 2, 3};
+  for (const auto& [source, out] : {std::pair{mapped, &a}, std::pair{made, &b}}) {
+    const auto model = load(source);
+    std::uint64_t bytes = 0;
+    for (const TensorInfo& t : source->tensors()) bytes += t.bytes();
+    EXPECT_EQ(model->weight_bytes(), bytes);
+    EXPECT_EQ(model->weights().storage.empty(), source->mapped);
+    ASSERT_OK_AND_ASSIGN(auto session, Session::create(model));
+    ASSERT_OK(session->forward(ids, LogitRows::kAll, *out));
+  }
+  EXPECT_EQ(a, b);
+}
+
+TEST(Session, BadInputChangesNothing) {
+  const auto model = load(std::make_shared<ToySource>());
+  SessionOptions options;
+  options.n_ctx = 5;
+  ASSERT_OK_AND_ASSIGN(auto session, Session::create(model, options));
+  std::vector<float> logits;
+  const std::vector<std::int32_t> good = {1, 2, 3};
+  ASSERT_OK(session->forward(good, LogitRows::kLast, logits));
+  EXPECT_EQ(session->position(), 3);
+  EXPECT_EQ(logits.size(), 11u);
+  for (const std::vector<std::int32_t>& bad : {std::vector<std::int32_t>{1, 11}, {-1}, {1, 2, 3}}) {
+    const Status s = session->forward(bad, LogitRows::kLast, logits);
+    ASSERT_FALSE(s.ok());
+    EXPECT_EQ(s.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_EQ(session->position(), 3);
+  }
+  EXPECT_FALSE(session->forward_from(good, 4, logits).ok());
+  ASSERT_OK(session->forward({}, LogitRows::kLast, logits));
+  EXPECT_TRUE(logits.empty());
+  session->truncate(99);
+  EXPECT_EQ(session->position(), 3);
+  session->truncate(-1);
+  EXPECT_EQ(session->position(), 0);
+}
+
+TEST(Session, ContextDefaultsAndLimits) {
+  const auto source = std::make_shared<ToySource>();
+  ASSERT_OK_AND_ASSIGN(auto session, Session::create(load(source)));
+  EXPECT_EQ(session->n_ctx(), 2000);
+  EXPECT_EQ(session->cache_bytes(), 2u * 2u * 2u * 2000u * 4u * sizeof(float));  // layers, K and V, heads
+  SessionOptions options;
+  options.n_ctx = -3;
+  EXPECT_FALSE(Session::create(load(source), options).ok());
+}
+
+// More tokens than one run takes: rows of every run land in order, and equal those of small pieces.
+TEST(Session, LongInputsRunInChunks) {
+  const auto model = load(std::make_shared<ToySource>());
+  std::vector<std::int32_t> ids(1300);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * i + 3) % 11);
+  ASSERT_OK_AND_ASSIGN(auto whole, Session::create(model));
+  ASSERT_OK_AND_ASSIGN(auto pieces, Session::create(model));
+  std::vector<float> a, from, b, part;
+  ASSERT_OK(whole->forward(ids, LogitRows::kAll, a));
+  for (std::size_t i = 0; i < ids.size(); i += 100) {
+    ASSERT_OK(pieces->forward({ids.data() + i, 100}, LogitRows::kAll, part));
+    b.insert(b.end(), part.begin(), part.end());
+  }
+  ASSERT_EQ(a.size(), ids.size() * 11);
+  ASSERT_EQ(b.size(), a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4f) << i;
+  whole->truncate(0);
+  ASSERT_OK(whole->forward_from(ids, 700, from));
+  EXPECT_EQ(from, std::vector<float>(a.begin() + 700 * 11, a.end()));
+}
+
+}  // namespace
+}  // namespace narrow::runtime
