@@ -8,6 +8,8 @@ namespace narrow::runtime {
 namespace {
 
 constexpr std::int64_t kDefaultContext = 4096;
+// No machine served has more memory; below it no product of sizes overflows.
+constexpr double kMaxCacheBytes = 0x1p46;
 
 class DecoderSession final : public Session {
  public:
@@ -90,6 +92,13 @@ Result<std::unique_ptr<Session>> Session::create(std::shared_ptr<const LoadedMod
     return make_error(ErrorCode::kInvalidArgument,
                       "a context of {} tokens, but this model has learned positions for {} only", n_ctx,
                       c.n_ctx_train);
+  }
+  const double cache_bytes = 2.0 * sizeof(float) * static_cast<double>(c.n_layer) *
+                             static_cast<double>(c.n_head_kv * c.head_dim) * static_cast<double>(n_ctx);
+  if (cache_bytes > kMaxCacheBytes) {
+    return make_error(ErrorCode::kOutOfMemory,
+                      "a context of {} tokens needs {:.0f} GB for keys and values; a smaller --ctx is needed",
+                      n_ctx, cache_bytes / 1e9);
   }
   const std::int64_t n_vocab = c.n_vocab;
   NARROW_ASSIGN(std::unique_ptr<Decoder> decoder, Decoder::create(std::move(model), n_ctx));

@@ -206,6 +206,16 @@ TEST(Session, ContextDefaultsAndLimits) {
   SessionOptions options;
   options.n_ctx = -3;
   EXPECT_FALSE(Session::create(load(source), options).ok());
+  options.n_ctx = std::int64_t{1} << 60;
+  const auto huge = Session::create(load(source), options);
+  ASSERT_FALSE(huge.ok());
+  EXPECT_EQ(huge.error().code, ErrorCode::kOutOfMemory);
+  source->settings().position = model::Position::kLearned;
+  source->add("position_embd.weight", {2000, 16});
+  options.n_ctx = 2001;
+  const auto beyond = Session::create(load(source), options);
+  ASSERT_FALSE(beyond.ok());
+  EXPECT_NE(beyond.error().message.find("2000 only"), std::string::npos) << beyond.error().message;
 }
 
 // More tokens than one run takes: rows of every run land in order, and equal those of small pieces.
