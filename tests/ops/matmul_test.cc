@@ -50,9 +50,9 @@ std::vector<float> run(ConstMatrix x, const TensorView& w, int threads) {
 TEST(Matmul, EveryFormatAgainstDouble) {
   for (const FormatInfo& f : all_formats()) {
     if (!f.can_encode() || f.decode == nullptr) continue;
+    const std::int64_t k = 256, n = 259;
+    const Stored w = store(f.format, n, k, 1);
     for (const std::int64_t m : {1, 5, 33}) {
-      const std::int64_t k = 512, n = 259;
-      const Stored w = store(f.format, n, k, 1);
       const std::vector<float> x = random_vector(m * k, 2);
       const std::vector<float> y = run({x.data(), m, k}, w.view, 2);
       for (std::int64_t r = 0; r < m; ++r) {
@@ -76,7 +76,7 @@ TEST(Matmul, SameBitsForAnyNumberOfThreads) {
       const Stored w = store(f, n, k, 3);
       const std::vector<float> x = random_vector(m * k, 4);
       const std::vector<float> one = run({x.data(), m, k}, w.view, 1);
-      for (const int threads : {2, 3, 5}) {
+      for (const int threads : {2, 3}) {
         const std::vector<float> many = run({x.data(), m, k}, w.view, threads);
         ASSERT_EQ(std::memcmp(one.data(), many.data(), one.size() * sizeof(float)), 0)
             << format_info(f).name << " m " << m << " threads " << threads;
