@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/thread_team.h"
+#include "formats/cast.h"
 #include "pipeline/plan.h"
 
 namespace narrow::pipeline {
@@ -38,18 +39,17 @@ Status first_error(const std::vector<BlockResult>& results) {
   return {};
 }
 
-void compare_cast(const float* before, const float* after, std::int64_t n, StreamStats& s) {
+// What the cast cost in values that stayed finite.
+quant::WeightError cast_error(const float* before, const float* after, std::int64_t n) {
+  quant::WeightError error;
   for (std::int64_t i = 0; i < n; ++i) {
-    if (std::isinf(after[i])) {
-      ++s.overflowed;
-      continue;
-    }
-    if (after[i] == 0.0f && before[i] != 0.0f) ++s.flushed;
+    if (std::isinf(after[i])) continue;
     const double w = before[i], e = w - static_cast<double>(after[i]);
-    s.error.sum_squared_error += e * e;
-    s.error.sum_squared_weight += w * w;
-    s.error.max_abs_error = std::max(s.error.max_abs_error, static_cast<float>(std::fabs(e)));
+    error.sum_squared_error += e * e;
+    error.sum_squared_weight += w * w;
+    error.max_abs_error = std::max(error.max_abs_error, static_cast<float>(std::fabs(e)));
   }
+  return error;
 }
 
 }  // namespace
@@ -78,9 +78,12 @@ Status cast_values(const float* in, std::int64_t n, Format to, std::byte* out, A
     const std::int64_t first = blocks.begin(b), count = blocks.end(b) - first;
     std::byte* to_bytes = out + row_bytes(to, first);
     float* back = scratch.data() + thread * blocks.size;
-    r.status = encode_row(to, in + first, to_bytes, count);
-    if (r.status.ok()) r.status = decode_row(to, to_bytes, back, count);
-    if (r.status.ok()) compare_cast(in + first, back, count, r.stats);
+    const auto counts = cast_from_f32(to, in + first, to_bytes, count);
+    r.status = counts.ok() ? decode_row(to, to_bytes, back, count) : counts.status();
+    if (!r.status.ok()) return;
+    r.stats.overflowed = counts->overflowed;
+    r.stats.flushed = counts->flushed;
+    r.stats.error = cast_error(in + first, back, count);
   });
   NARROW_TRY(first_error(results));
   for (const BlockResult& r : results) {
@@ -139,6 +142,12 @@ Status TensorStream::encode(std::size_t index, std::int64_t begin, std::int64_t 
     if (!s.ok()) {
       return with_context(s.error(),
                           fmt::format("{}: tensor {}, rows from {}", source_.path().string(), t.name, begin));
+    }
+    if (!std::isfinite(error.sum_squared_error)) {
+      return make_error(ErrorCode::kNumeric,
+                        "{}: tensor {}, rows from {}: values too large for the scales of {}; choose bf16 or "
+                        "f32 for it by a rule",
+                        source_.path().string(), t.name, begin, format_info(to).name);
     }
     stats.error.add(error);
     return {};

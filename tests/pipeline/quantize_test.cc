@@ -193,6 +193,41 @@ TEST(Quantize, NonFiniteWeightsAreRefusedWithTheirPlace) {
   }
 }
 
+// Scales are stored in 16 bits: a value far beyond them is refused, or saturates and shows as a loss; never
+// NaN.
+TEST(Quantize, ValuesBeyondEveryScaleNeverBecomeNan) {
+  const TempDir dir;
+  const std::string name = "blk.0.ffn_up.weight";
+  TinyGguf huge;
+  huge.n_layer = 1;
+  huge.edit = [&](const std::string& n, std::vector<float>& v) {
+    if (n == name) v[0] = 1e30f;
+  };
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf", huge));
+  for (const Mix& mix : all_mixes()) {
+    if (!mix.encodable() || format_info(mix.base).kind != FormatKind::kQuantized || !mix.alias_of.empty())
+      continue;
+    const auto r =
+        run_quantize(options(dir / "src.gguf", dir / "out.gguf", std::string(mix.name)), null_progress());
+    if (!r.ok()) {
+      EXPECT_EQ(r.error().code, ErrorCode::kNumeric) << mix.name;
+      EXPECT_NE(r.error().message.find(name), std::string::npos) << r.error().message;
+      continue;
+    }
+    ASSERT_OK_AND_ASSIGN(const auto reader, io::gguf::Reader::open(dir / "out.gguf"));
+    const auto* t = reader.find(name);
+    ASSERT_NE(t, nullptr);
+    std::vector<float> values(static_cast<std::size_t>(t->info.shape.elements()));
+    ASSERT_OK(decode_row(t->info.format, reader.view(*t).data, values.data(), t->info.shape.elements()));
+    EXPECT_EQ(find_non_finite(values.data(), static_cast<std::int64_t>(values.size())), -1) << mix.name;
+    for (const TensorLoss& l : r->losses) {
+      if (l.name == name && std::fabs(values[0] - 1e30f) > 5e29f) {
+        EXPECT_GT(l.relative_rms, 0.4) << mix.name;
+      }
+    }
+  }
+}
+
 TEST(Quantize, CancelLeavesNoFile) {
   class Impatient : public ProgressSink {
    public:

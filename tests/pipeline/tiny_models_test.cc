@@ -128,6 +128,9 @@ TEST(TinyModels, EveryTypeOfEveryModelOpensAndRuns) {
     ASSERT_OK_AND_ASSIGN(const Golden golden, read_golden(name));
     for (const Mix& mix : all_mixes()) {
       if (!mix.encodable() || !mix.alias_of.empty()) continue;
+      // Formats know nothing of architectures: three unlike ones meet them all, the others a few.
+      const bool all = name == "llama" || name == "qwen3_moe" || name == "gpt2";
+      if (!all && mix.name != "q8_0" && mix.name != "q4_k_m" && mix.name != "mxfp4_moe") continue;
       SCOPED_TRACE(name + " " + std::string(mix.name));
       const TempDir dir;
       QuantizeOptions o;
