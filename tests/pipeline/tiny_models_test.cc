@@ -142,19 +142,27 @@ TEST(TinyModels, EveryTypeOfEveryModelOpensAndRuns) {
       std::vector<float> logits;
       ASSERT_OK(session->forward(golden.ids, runtime::LogitRows::kAll, logits));
       ASSERT_EQ(logits.size(), golden.logits.size());
-      double error = 0, energy = 0;
-      for (std::size_t i = 0; i < logits.size(); ++i) {
-        const double d = static_cast<double>(logits[i]) - static_cast<double>(golden.logits[i]);
-        error += d * d;
-        energy += static_cast<double>(golden.logits[i]) * static_cast<double>(golden.logits[i]);
+      // Per position, and their median: a router on random weights may pick other experts at a few.
+      const std::size_t rows = golden.ids.size(), n_vocab = logits.size() / rows;
+      std::vector<double> errors;
+      for (std::size_t r = 0; r < rows; ++r) {
+        double error = 0, energy = 0;
+        for (std::size_t i = r * n_vocab; i < (r + 1) * n_vocab; ++i) {
+          const double d = static_cast<double>(logits[i]) - static_cast<double>(golden.logits[i]);
+          error += d * d;
+          energy += static_cast<double>(golden.logits[i]) * static_cast<double>(golden.logits[i]);
+        }
+        ASSERT_TRUE(std::isfinite(error)) << r;
+        errors.push_back(std::sqrt(error / energy));
       }
-      ASSERT_TRUE(std::isfinite(error));
+      std::nth_element(errors.begin(), errors.begin() + static_cast<std::ptrdiff_t>(rows / 2), errors.end());
+      const double median = errors[rows / 2];
       // Eight bits and more follow the golden logits closely; the few-bit types only have to run.
       if (mix.name == "q8_0" || mix.name == "f16") {
-        EXPECT_LT(std::sqrt(error / energy), 0.05);
+        EXPECT_LT(median, 0.05);
       }
       if (mix.name == "f32") {
-        EXPECT_LT(std::sqrt(error / energy), 1e-3);
+        EXPECT_LT(median, 1e-3);
       }
     }
   }
