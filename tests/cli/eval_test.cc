@@ -66,7 +66,7 @@ TEST(CliEval, SlidingWindowReadsMoreContextAndSoIsLower) {
   REQUIRE_MODEL("smollm2-q4_1.gguf");
   const std::string m = model("smollm2-q4_1.gguf").string();
   testing::TempDir dir;
-  testing::write_file(dir / "text", testing::read_file(wiki()).substr(0, 6000));
+  testing::write_file(dir / "text", testing::read_file(wiki()).substr(0, 2500));
   const std::string text = (dir / "text").string();
   const auto narrow_context = eval_json({m, "--text", text, "--ctx", "64", "--stride", "63"});
   const auto wide_context = eval_json({m, "--text", text, "--ctx", "64", "--stride", "16"});

@@ -165,8 +165,8 @@ TEST(Evaluate, RealModelsSpeedAndSelfDivergence) {
     }
     if (first.empty()) first = nll;
     EXPECT_EQ(nll, first);
-    // Random weights know nothing: the perplexity is near the vocabulary's size.
-    EXPECT_NEAR(mean_and_error(nll).mean, std::log(320.0), 0.5);
+    // Nothing can predict random tokens better than chance.
+    EXPECT_GT(mean_and_error(nll).mean, std::log(320.0) - 0.1);
   }
   set_thread_count(0);
   ASSERT_OK_AND_ASSIGN(const Speed speed, measure_speed(model, 32, 4, 2, null_progress()));
