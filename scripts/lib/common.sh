@@ -23,11 +23,11 @@ install_packages() {
   local sudo=""
   if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || die "cannot install ${missing[*]}: run as root or install sudo"
-    sudo=sudo
+    sudo="sudo -E"
   fi
   step "installing ${missing[*]}"
   $sudo apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive $sudo -E apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # python_env PACKAGE...: a virtual environment in the cache with these PyPI packages; sets PYTHON.
