@@ -14,7 +14,7 @@ namespace narrow {
 struct ConvertOptions {
   std::filesystem::path source;  // GGUF file or Hugging Face folder
   std::filesystem::path output;  // "*.gguf": a GGUF file; else a folder, made new
-  std::string type;              // f32, f16, bf16; empty: as stored (quantized sources become f32 in a folder)
+  std::string type;  // f32, f16, bf16; empty: as stored (quantized sources become f32 in a folder)
   std::uint64_t split_max_bytes = 0;
 };
 

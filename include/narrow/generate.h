@@ -50,8 +50,9 @@ class Generator {
   virtual Result<GenerateReport> complete(std::string_view prompt, const GenerateOptions& options,
                                           const OnText& on_text = {}) = 0;
   // Through the model's chat template (or `template_source`, Jinja, if not empty).
-  virtual Result<GenerateReport> chat(const std::vector<ChatMessage>& messages, const GenerateOptions& options,
-                                      const OnText& on_text = {}, std::string_view template_source = {}) = 0;
+  virtual Result<GenerateReport> chat(const std::vector<ChatMessage>& messages,
+                                      const GenerateOptions& options, const OnText& on_text = {},
+                                      std::string_view template_source = {}) = 0;
   virtual Result<std::string> render_chat(const std::vector<ChatMessage>& messages,
                                           std::string_view template_source = {}) const = 0;
   virtual Result<std::vector<std::int32_t>> tokenize(std::string_view text, bool add_special,

@@ -44,9 +44,10 @@ struct TensorStatistics {
   std::string to_json() const;
 };
 
-// `types`: formats to try on this tensor (empty: all that fit its rows). `reference`: instead compare with the tensor of
-// the same name there.
-Result<TensorStatistics> inspect_tensor(const std::filesystem::path& model, const std::string& tensor, int bins,
-                                        const std::vector<std::string>& types, const std::filesystem::path& reference);
+// `types`: formats to try on this tensor (empty: all that fit its rows). `reference`: instead compare with
+// the tensor of the same name there.
+Result<TensorStatistics> inspect_tensor(const std::filesystem::path& model, const std::string& tensor,
+                                        int bins, const std::vector<std::string>& types,
+                                        const std::filesystem::path& reference);
 
 }  // namespace narrow

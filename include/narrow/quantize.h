@@ -22,22 +22,24 @@ struct QuantizeOptions {
   std::filesystem::path output;  // GGUF file
   std::string type;              // a type or a mix: "q8_0", "q4_k_m"; any case
   std::string method = "rtn";
-  bool pure = false;             // every quantizable tensor in the type itself, no mix
-  std::vector<TensorRule> rules; // first match wins; a rule that matches nothing or is not applied is an error
-  std::string embedding_type;    // empty: as the mix says
-  std::string output_type;       // type of the output head
-  bool strict = false;           // refuse fallbacks for rows that a format cannot hold
+  bool pure = false;  // every quantizable tensor in the type itself, no mix
+  std::vector<TensorRule>
+      rules;                   // first match wins; a rule that matches nothing or is not applied is an error
+  std::string embedding_type;  // empty: as the mix says
+  std::string output_type;     // type of the output head
+  bool strict = false;         // refuse fallbacks for rows that a format cannot hold
   bool allow_requantize = false;
-  bool overwrite = true;         // an existing output is replaced (atomically)
+  bool overwrite = true;              // an existing output is replaced (atomically)
   std::uint64_t split_max_bytes = 0;  // 0: one file
-  bool search = true;            // scale search; false: textbook absmax / min-max scales
+  bool search = true;                 // scale search; false: textbook absmax / min-max scales
 };
 
 struct PlannedTensor {
   std::string name;
   std::vector<std::int64_t> shape;
   std::string from_type, to_type;
-  std::string reason;  // "mix", "rule 'regex'", "--pure", "embedding", "kept: norm", "fallback: 576 is no multiple of 256"
+  std::string reason;  // "mix", "rule 'regex'", "--pure", "embedding", "kept: norm", "fallback: 576 is no
+                       // multiple of 256"
   bool fallback = false;
   std::uint64_t from_bytes = 0, to_bytes = 0;
 };

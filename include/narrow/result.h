@@ -19,9 +19,9 @@ enum class ErrorCode {
   kIo,               // reading or writing failed
   kNoSpace,          // the disk is full or too small
   kOutOfMemory,
-  kNumeric,          // NaN or infinity where a number is needed
+  kNumeric,  // NaN or infinity where a number is needed
   kCancelled,
-  kInternal,         // a bug in narrow
+  kInternal,  // a bug in narrow
 };
 
 struct Error {

@@ -17,10 +17,11 @@ Error io_error(const std::filesystem::path& path, std::string_view what, int e) 
                       path.string(), what);
   }
   if (e == EFBIG) {
-    return make_error(ErrorCode::kNoSpace,
-                      "{}: cannot {}: over the file size limit of the system or of this process (ulimit -f); nothing "
-                      "was kept",
-                      path.string(), what);
+    return make_error(
+        ErrorCode::kNoSpace,
+        "{}: cannot {}: over the file size limit of the system or of this process (ulimit -f); nothing "
+        "was kept",
+        path.string(), what);
   }
   return make_error(ErrorCode::kIo, "{}: cannot {}: {}", path.string(), what, std::strerror(e));
 }
@@ -115,8 +116,8 @@ Result<std::string> read_text_file(const std::filesystem::path& path, std::uint6
   }
   if (static_cast<std::uint64_t>(st.st_size) > limit_bytes) {
     ::close(fd);
-    return make_error(ErrorCode::kCorrupt, "{}: {} bytes is over the limit of {} for such a file", path.string(),
-                      st.st_size, limit_bytes);
+    return make_error(ErrorCode::kCorrupt, "{}: {} bytes is over the limit of {} for such a file",
+                      path.string(), st.st_size, limit_bytes);
   }
   std::string text(static_cast<std::size_t>(st.st_size), '\0');
   std::size_t done = 0;
@@ -146,7 +147,8 @@ Result<std::uint64_t> free_disk_bytes(const std::filesystem::path& path) {
   std::filesystem::path p = std::filesystem::absolute(path, ec);
   while (!p.empty() && !std::filesystem::exists(p, ec) && p != p.parent_path()) p = p.parent_path();
   const auto info = std::filesystem::space(p, ec);
-  if (ec) return make_error(ErrorCode::kIo, "{}: cannot read the free disk space: {}", p.string(), ec.message());
+  if (ec)
+    return make_error(ErrorCode::kIo, "{}: cannot read the free disk space: {}", p.string(), ec.message());
   return static_cast<std::uint64_t>(info.available);
 }
 

@@ -11,8 +11,8 @@
 
 namespace narrow {
 
-// Writes to "<path>.tmp-<pid>-<n>" in the same folder; commit() flushes it to disk and renames it. A writer that
-// is destroyed without commit() removes its temporary file.
+// Writes to "<path>.tmp-<pid>-<n>" in the same folder; commit() flushes it to disk and renames it. A writer
+// that is destroyed without commit() removes its temporary file.
 class AtomicFile {
  public:
   static Result<AtomicFile> create(const std::filesystem::path& path);
@@ -22,7 +22,7 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile();
 
-  Status write(std::span<const std::byte> data);                             // appends
+  Status write(std::span<const std::byte> data);  // appends
   Status write(std::string_view text);
   Status write_at(std::uint64_t offset, std::span<const std::byte> data);  // does not move the end
   Status commit();
@@ -43,7 +43,8 @@ Result<std::string> read_text_file(const std::filesystem::path& path, std::uint6
 // True if both paths lead to the same file, also through links. False when either is missing.
 bool same_file(const std::filesystem::path& a, const std::filesystem::path& b);
 
-// Free bytes for an unprivileged writer on the file system that holds `path` (or its nearest existing parent).
+// Free bytes for an unprivileged writer on the file system that holds `path` (or its nearest existing
+// parent).
 Result<std::uint64_t> free_disk_bytes(const std::filesystem::path& path);
 
 }  // namespace narrow

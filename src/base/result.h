@@ -24,8 +24,8 @@ inline Error with_context(const Error& e, const std::string& where) {
 #define NARROW_CONCAT(a, b) NARROW_CONCAT_INNER(a, b)
 
 // Return the error of a Status (or of a Result whose value is not needed) to the caller.
-#define NARROW_TRY(expr)                                            \
-  do {                                                              \
+#define NARROW_TRY(expr)                                                                   \
+  do {                                                                                     \
     if (auto narrow_status_ = (expr); !narrow_status_.ok()) return narrow_status_.error(); \
   } while (0)
 

@@ -24,7 +24,7 @@ f16 to_f16(float f) {
   const std::uint32_t a = x & 0x7fffffffu;
   if (a > 0x7f800000u) return {static_cast<std::uint16_t>(sign | 0x7e00u | ((a >> 13) & 0x3ffu))};
   if (a >= 0x477ff000u) return {static_cast<std::uint16_t>(sign | 0x7c00u)};  // >= 65520 rounds to inf
-  if (a < 0x38800000u) {  // below the smallest normal half, 2^-14
+  if (a < 0x38800000u) {                 // below the smallest normal half, 2^-14
     if (a < 0x33000000u) return {sign};  // below half of the smallest subnormal
     const std::uint32_t e = a >> 23;
     const std::uint32_t m = (a & 0x7fffffu) | 0x800000u;
@@ -50,8 +50,8 @@ float f8_e4m3_to_f32(std::uint8_t b) {
   const int exp = (b >> 3) & 15;
   const int man = b & 7;
   if (exp == 15 && man == 7) return std::numeric_limits<float>::quiet_NaN();
-  const float v = exp == 0 ? std::ldexp(static_cast<float>(man), -9)
-                           : std::ldexp(static_cast<float>(8 + man), exp - 10);
+  const float v =
+      exp == 0 ? std::ldexp(static_cast<float>(man), -9) : std::ldexp(static_cast<float>(8 + man), exp - 10);
   return (b & 0x80) ? -v : v;
 }
 

@@ -26,7 +26,7 @@ bf16 to_bf16(float f);
 
 float f8_e4m3_to_f32(std::uint8_t b);  // no infinities; 0x7f and 0xff are NaN
 float f8_e5m2_to_f32(std::uint8_t b);
-float e8m0_to_f32(std::uint8_t e);       // 2^(e-127); 0xff is NaN
+float e8m0_to_f32(std::uint8_t e);  // 2^(e-127); 0xff is NaN
 
 // As f32 -> f16 -> f32, the value that a stored half holds.
 inline float round_to_f16(float f) { return to_f32(to_f16(f)); }

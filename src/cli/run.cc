@@ -59,6 +59,7 @@ Status run(const RunArgs& a) {
   }
   if (!r.ok()) return r.error();
   std::fputc('\n', stdout);
+  std::fflush(stdout);  // before the statistics, which go to standard error
   if (a.stats) {
     fmt::print(
         stderr,

@@ -1,5 +1,7 @@
 #include "pipeline/provenance.h"
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "io/tokenizer/tokenizer_files.h"
@@ -48,11 +50,26 @@ Status add_tokenizer(const model::ModelSource& source, ProgressSink& progress, i
   return io::tokenizer_spec_to_gguf(*spec, n_vocab, metadata);
 }
 
+// Only these GGUF architectures have a window in llama.cpp; for others narrow writes a key that llama.cpp
+// ignores.
+constexpr std::array<std::string_view, 3> kWindowArchs = {"gemma2", "gemma3", "phi3"};
+
+void note_lost_window(const model::ModelConfig& c, ProgressSink& progress) {
+  const bool slides = std::any_of(c.layers.begin(), c.layers.end(), [](const auto& l) { return l.sliding; });
+  if (!slides || std::find(kWindowArchs.begin(), kWindowArchs.end(), c.arch) != kWindowArchs.end()) return;
+  progress.note(fmt::format(
+      "llama.cpp knows no sliding window for {}: past {} tokens it will attend to more than narrow does",
+      c.arch, c.sliding_window));
+}
+
 }  // namespace
 
 Result<io::gguf::Metadata> base_metadata(const model::ModelSource& source, ProgressSink& progress) {
   NARROW_ASSIGN(io::gguf::Metadata metadata, source.gguf_metadata());
-  if (!source.is_gguf()) NARROW_TRY(add_tokenizer(source, progress, metadata));
+  if (!source.is_gguf()) {
+    NARROW_TRY(add_tokenizer(source, progress, metadata));
+    note_lost_window(source.config(), progress);
+  }
   metadata.erase("general.alignment");  // the writer's own default holds
   return metadata;
 }

@@ -1,4 +1,5 @@
-// Post-training quantization of one matrix: (matrix, LayerStats, spec) -> stored rows. Knows no model and no file.
+// Post-training quantization of one matrix: (matrix, LayerStats, spec) -> stored rows. Knows no model and no
+// file.
 #pragma once
 
 #include <cstddef>
@@ -35,10 +36,10 @@ struct Method {
   std::string_view name;         // "rtn"
   std::string_view description;  // one line for `narrow list`
   bool needs_calibration;
-  // w [n, k] -> out, n rows of row_bytes(spec.format, k). Threaded over rows; the same bytes for any thread count.
-  // kNumeric names the first row and column with a NaN or infinity. `error` may be null.
-  Status (*quantize)(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats, const QuantizeSpec& spec,
-                     std::byte* out, WeightError* error);
+  // w [n, k] -> out, n rows of row_bytes(spec.format, k). Threaded over rows; the same bytes for any thread
+  // count. kNumeric names the first row and column with a NaN or infinity. `error` may be null.
+  Status (*quantize)(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats,
+                     const QuantizeSpec& spec, std::byte* out, WeightError* error);
   // A row's bytes depend on that row (and `stats`) alone, so a large matrix may be fed in blocks of rows.
   bool row_independent = true;
 };

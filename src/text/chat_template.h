@@ -4,11 +4,10 @@
 
 #include <ctime>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
-
-#include <nlohmann/json.hpp>
 
 #include "base/result.h"
 
@@ -16,19 +15,19 @@ namespace narrow::text {
 
 struct ChatRenderOptions {
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();  // [{"role": ..., "content": ...}, ...]
-  nlohmann::ordered_json tools;      // array, or null for none
+  nlohmann::ordered_json tools;                                       // array, or null for none
   nlohmann::ordered_json extra = nlohmann::ordered_json::object();  // further variables, e.g. enable_thinking
   bool add_generation_prompt = true;
   std::string bos_token, eos_token;
-  std::optional<std::time_t> now;    // for strftime_now; unset: the clock
+  std::optional<std::time_t> now;  // for strftime_now; unset: the clock
 };
 
 class ChatTemplate {
  public:
   // kCorrupt with line and column for a template that does not parse.
   static Result<ChatTemplate> parse(std::string_view source);
-  // The template's own raise_exception(...) becomes kInvalidArgument with its text. Bounded in steps, recursion
-  // and output size, so that a hostile template ends in an error.
+  // The template's own raise_exception(...) becomes kInvalidArgument with its text. Bounded in steps,
+  // recursion and output size, so that a hostile template ends in an error.
   Result<std::string> render(const ChatRenderOptions& options) const;
 
  private:

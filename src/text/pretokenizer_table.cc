@@ -235,7 +235,8 @@ constexpr std::string_view kHardText =
     "我想在apple工作1314151天～。"
     "ひらがなカタカナ한국어 ㄅㄆ ！？…“”‘’—：；，、 ()[]{}<>+-*/=^~|`@#$%&_\\ ```````\"\"\"\"...!!!???  "
     "\r\n\r\n \r "
-    "🚀 😶\u200d🌫️ ✅🦙🦙 a\u00a0b\u3000c\u2028d\u0085e  IMGIMGABZ <sentinel:12> foo_bar __init__ "
+    "🚀 😶\u200d🌫️ ✅🦙🦙 a\u00a0b\u3000c\u2028d\u0085e  IMGIMGABZ <sentinel:12> foo_bar "
+    "__init__ "
     "a.b.c http://x.y/z?q=1 "
     "tab\there\n\n    indented  twice  end   ";
 

@@ -112,6 +112,18 @@ TEST(Commands, ConvertCountsWhatTheTypeCannotHold) {
   EXPECT_NE(r.err.find("1 values are too small for f16"), std::string::npos) << r.err;
 }
 
+TEST(Commands, ConvertSaysWhatLlamaCppWillNotKnow) {
+  NARROW_REQUIRE_SHARED();
+  const TempDir dir;
+  for (const auto& [name, told] :
+       {std::pair("mistral", true), std::pair("gemma3", false), std::pair("llama", false)}) {
+    const auto r =
+        narrow_cli({"convert", testing::shared_data() / "tiny-models" / name, "-o", dir / "o.gguf"});
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+    EXPECT_EQ(r.err.find("no sliding window for llama: past 16 tokens") != std::string::npos, told) << r.err;
+  }
+}
+
 TEST(Commands, ListAsTextMarkdownAndJson) {
   const auto mixes = narrow_cli({"list", "mixes"});
   EXPECT_EQ(mixes.exit_code, 0);

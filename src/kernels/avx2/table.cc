@@ -25,6 +25,8 @@ KernelTable make_table() {
   set(Format::kQ4_0, vec_dot_q4_0_f32);
   set(Format::kQ4_1, vec_dot_q4_1_f32);
   set(Format::kQ5_0, vec_dot_q5_0_f32);
+  set(Format::kQ5_1, vec_dot_q5_1_f32);
+  set(Format::kIQ4_NL, vec_dot_iq4_nl_f32);
   set(Format::kQ4_K, vec_dot_q4_k_f32);
   set(Format::kQ5_K, vec_dot_q5_k_f32);
   set(Format::kQ6_K, vec_dot_q6_k_f32);

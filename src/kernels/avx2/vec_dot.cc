@@ -1,9 +1,12 @@
 #include "kernels/avx2/vec_dot.h"
 
+#include "formats/codebook_fit.h"
+#include "formats/iq4_nl.h"
 #include "formats/q4_0.h"
 #include "formats/q4_1.h"
 #include "formats/q4_k.h"
 #include "formats/q5_0.h"
+#include "formats/q5_1.h"
 #include "formats/q5_k.h"
 #include "formats/q6_k.h"
 #include "formats/q8_0.h"
@@ -137,6 +140,29 @@ float vec_dot_q5_0_f32(const std::byte* w, const float* x, std::int64_t k) {
     const auto& b = block_at<formats::BlockQ5_0>(w, i);
     const __m256i codes = _mm256_or_si256(nibbles_of_16(b.qs), fifth_bits(b.qh));
     sum = scaled(from_f16(b.d), dot_32(_mm256_sub_epi8(codes, _mm256_set1_epi8(16)), x + 32 * i), sum);
+  }
+  return horizontal_sum(sum);
+}
+
+float vec_dot_q5_1_f32(const std::byte* w, const float* x, std::int64_t k) {
+  __m256 sum = _mm256_setzero_ps(), mins = sum;
+  for (std::int64_t i = 0; i < k / 32; ++i) {
+    const auto& b = block_at<formats::BlockQ5_1>(w, i);
+    const __m256i codes = _mm256_or_si256(nibbles_of_16(b.qs), fifth_bits(b.qh));
+    sum = scaled(from_f16(b.d), dot_32(codes, x + 32 * i), sum);
+    mins = scaled(from_f16(b.m), sum_32(x + 32 * i), mins);
+  }
+  return horizontal_sum(_mm256_add_ps(sum, mins));
+}
+
+float vec_dot_iq4_nl_f32(const std::byte* w, const float* x, std::int64_t k) {
+  __m256 sum = _mm256_setzero_ps();
+  const __m256i levels = _mm256_broadcastsi128_si256(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(formats::kNonLinearLevels.data())));
+  for (std::int64_t i = 0; i < k / 32; ++i) {
+    const auto& b = block_at<formats::BlockIQ4_NL>(w, i);
+    const __m256i codes = _mm256_shuffle_epi8(levels, nibbles_of_16(b.qs));
+    sum = scaled(from_f16(b.d), dot_32(codes, x + 32 * i), sum);
   }
   return horizontal_sum(sum);
 }
