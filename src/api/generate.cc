@@ -68,7 +68,7 @@ class GeneratorImpl final : public Generator {
                                   const OnText& on_text) override {
     return api::guarded([&]() -> Result<GenerateReport> {
       NARROW_ASSIGN(const auto ids, tokenizer_->encode(prompt));
-      return generate(ids, options, on_text);
+      return generate(ids, options, on_text, false);
     });
   }
 
@@ -83,7 +83,7 @@ class GeneratorImpl final : public Generator {
       const text::TokenizerSpec& spec = tokenizer_->spec();
       if (spec.add_bos && spec.bos && (ids.empty() || ids[0] != *spec.bos))
         ids.insert(ids.begin(), *spec.bos);
-      return generate(ids, options, on_text);
+      return generate(ids, options, on_text, true);
     });
   }
 
@@ -131,8 +131,9 @@ class GeneratorImpl final : public Generator {
   }
 
  private:
+  // at_start: the answer is a text of its own (chat), else it goes on where the prompt ended.
   Result<GenerateReport> generate(const std::vector<std::int32_t>& prompt, const GenerateOptions& o,
-                                  const OnText& on_text) {
+                                  const OnText& on_text, bool at_start) {
     if (prompt.empty())
       return make_error(ErrorCode::kInvalidArgument, "the prompt is empty: give at least one token");
     if (o.max_tokens < 0) {
@@ -162,7 +163,7 @@ class GeneratorImpl final : public Generator {
     NARROW_TRY(session_->forward(prompt, runtime::LogitRows::kLast, logits));
     r.prefill_tokens_per_s = static_cast<double>(prompt.size()) / seconds_since(t);
 
-    text::StreamDecoder decoder(tokenizer_);
+    text::StreamDecoder decoder(tokenizer_, true, at_start);
     StopFilter filter(o.stop, on_text);
     std::vector<std::int32_t> history = prompt;
     t = Clock::now();

@@ -7,6 +7,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/thread_team.h"
+#include "formats/affine.h"
 #include "pipeline/plan.h"
 #include "pipeline/stored_tensors.h"
 #include "quant/quantizer.h"
@@ -107,6 +108,48 @@ Result<std::vector<Format>> formats_to_try(const std::vector<std::string>& types
   return out;
 }
 
+// The textbook integers, so that what a finer granularity or a zero point buys can be seen beside the
+// formats.
+struct AffineTrial {
+  std::string_view name;
+  int bits;
+  formats::AffineScope scope;
+  std::int64_t group;
+  formats::AffineMapping mapping;
+};
+constexpr AffineTrial kAffineTrials[] = {
+    {"int8 per tensor", 8, formats::AffineScope::kTensor, 0, formats::AffineMapping::kSymmetric},
+    {"int8 per channel", 8, formats::AffineScope::kRow, 0, formats::AffineMapping::kSymmetric},
+    {"int4 per channel", 4, formats::AffineScope::kRow, 0, formats::AffineMapping::kSymmetric},
+    {"int4 group 32", 4, formats::AffineScope::kGroup, 32, formats::AffineMapping::kSymmetric},
+    {"uint4 group 32", 4, formats::AffineScope::kGroup, 32, formats::AffineMapping::kZeroPoint},
+    {"uint3 group 32", 3, formats::AffineScope::kGroup, 32, formats::AffineMapping::kZeroPoint},
+    {"uint2 group 32", 2, formats::AffineScope::kGroup, 32, formats::AffineMapping::kZeroPoint},
+};
+
+Status add_affine_trials(const std::vector<float>& rows, std::int64_t n, std::int64_t k,
+                         TensorStatistics& s) {
+  constexpr double kScaleBits =
+      16;  // as stored by the formats that use such integers; zero points take `bits`
+  std::vector<float> decoded(rows.size());
+  for (const AffineTrial& t : kAffineTrials) {
+    formats::AffineSpec spec;
+    spec.bits = t.bits;
+    spec.scope = t.scope;
+    spec.group = t.group;
+    spec.mapping = t.mapping;
+    spec.range = formats::AffineRange::kLeastSquares;
+    NARROW_ASSIGN(const formats::AffineQuantized q, formats::affine_quantize(rows.data(), n, k, spec));
+    formats::affine_dequantize(q, decoded.data());
+    quant::WeightError error;
+    error.add_values(rows.data(), decoded.data(), n * k);
+    const double per_scale = kScaleBits + (t.mapping == formats::AffineMapping::kZeroPoint ? t.bits : 0);
+    const double bpw = t.bits + per_scale * static_cast<double>(q.scales.size()) / static_cast<double>(n * k);
+    s.errors.push_back(error_row(t.name, bpw, error));
+  }
+  return {};
+}
+
 Status add_trials(const TensorView& view, const std::vector<std::string>& types, TensorStatistics& s) {
   NARROW_ASSIGN(const std::vector<Format> formats, formats_to_try(types, view.shape.row_length()));
   NARROW_ASSIGN(const std::vector<float> rows, sample_rows(view));
@@ -122,6 +165,7 @@ Status add_trials(const TensorView& view, const std::vector<std::string>& types,
     NARROW_TRY(method->quantize(rows.data(), n, k, {}, spec, stored.data(), &error));
     s.errors.push_back(error_row(format_info(f).name, format_info(f).bpw(), error));
   }
+  if (types.empty()) NARROW_TRY(add_affine_trials(rows, n, k, s));
   return {};
 }
 
@@ -142,13 +186,7 @@ Status add_comparison(const TensorView& view, const std::filesystem::path& refer
     const std::int64_t n = static_cast<std::int64_t>(values.size()) / k;
     for (std::int64_t r = 0; r < n && decoded.ok(); ++r) {
       decoded = decode_row(truth.format, truth.row(begin + r), expected.data(), k);
-      for (std::int64_t c = 0; decoded.ok() && c < k; ++c) {
-        const double w = expected[static_cast<std::size_t>(c)];
-        const double d = static_cast<double>(values[static_cast<std::size_t>(r * k + c)]) - w;
-        error.sum_squared_error += d * d;
-        error.sum_squared_weight += w * w;
-        error.max_abs_error = std::max(error.max_abs_error, static_cast<float>(std::fabs(d)));
-      }
+      if (decoded.ok()) error.add_values(expected.data(), values.data() + r * k, k);
     }
   }));
   NARROW_TRY(decoded);

@@ -43,11 +43,7 @@ Status first_error(const std::vector<BlockResult>& results) {
 quant::WeightError cast_error(const float* before, const float* after, std::int64_t n) {
   quant::WeightError error;
   for (std::int64_t i = 0; i < n; ++i) {
-    if (std::isinf(after[i])) continue;
-    const double w = before[i], e = w - static_cast<double>(after[i]);
-    error.sum_squared_error += e * e;
-    error.sum_squared_weight += w * w;
-    error.max_abs_error = std::max(error.max_abs_error, static_cast<float>(std::fabs(e)));
+    if (!std::isinf(after[i])) error.add_values(before + i, after + i, 1);
   }
   return error;
 }

@@ -21,4 +21,13 @@ void WeightError::add(const WeightError& o) {
   max_abs_error = std::max(max_abs_error, o.max_abs_error);
 }
 
+void WeightError::add_values(const float* exact, const float* stored, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double w = exact[i], d = w - static_cast<double>(stored[i]);
+    sum_squared_error += d * d;
+    sum_squared_weight += w * w;
+    max_abs_error = std::max(max_abs_error, static_cast<float>(std::fabs(d)));
+  }
+}
+
 }  // namespace narrow::quant

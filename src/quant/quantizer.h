@@ -29,6 +29,7 @@ struct WeightError {
   double relative_rms() const;  // sqrt(sse / ssw); 0 for an all-zero matrix
   double sqnr_db() const;       // 10 log10(ssw / sse)
   void add(const WeightError& o);
+  void add_values(const float* exact, const float* stored, std::int64_t n);
 };
 
 // One algorithm. Algorithms are looked up by name; registry.cc has one row for each.

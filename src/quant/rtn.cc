@@ -16,17 +16,6 @@ namespace {
 // do not depend on the number of threads.
 constexpr std::int64_t kChunkElements = 64 * 1024;
 
-WeightError row_error(const float* x, const float* y, std::int64_t k) {
-  WeightError e;
-  for (std::int64_t i = 0; i < k; ++i) {
-    const double d = static_cast<double>(x[i]) - static_cast<double>(y[i]);
-    e.sum_squared_error += d * d;
-    e.sum_squared_weight += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-    e.max_abs_error = std::max(e.max_abs_error, static_cast<float>(std::fabs(d)));
-  }
-  return e;
-}
-
 }  // namespace
 
 Status quantize_rtn(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats,
@@ -76,7 +65,7 @@ Status quantize_rtn(const float* w, std::int64_t n, std::int64_t k, const LayerS
         std::vector<float>& y = decoded[static_cast<std::size_t>(thread)];
         y.resize(static_cast<std::size_t>(k));
         info.decode(dst, y.data(), k);
-        partial[static_cast<std::size_t>(chunk)].add(row_error(row, y.data(), k));
+        partial[static_cast<std::size_t>(chunk)].add_values(row, y.data(), k);
       }
     }
   });

@@ -214,8 +214,8 @@ std::string clean_up_spaces(std::string text) {
   return text;
 }
 
-StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> t, bool skip_special)
-    : tokenizer_(std::move(t)), skip_special_(skip_special) {}
+StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> t, bool skip_special, bool at_start)
+    : tokenizer_(std::move(t)), skip_special_(skip_special), at_start_(at_start), first_(at_start) {}
 
 std::string StreamDecoder::push(TokenId id) {
   if (skip_special_ && tokenizer_->is_special(id)) return {};
@@ -240,7 +240,7 @@ std::string StreamDecoder::push(TokenId id) {
 std::string StreamDecoder::flush() {
   std::string out = sanitize_utf8(pending_);
   pending_.clear();
-  first_ = true;
+  first_ = at_start_;
   return out;
 }
 

@@ -53,14 +53,16 @@ std::string clean_up_spaces(std::string text);
 // comes out as U+FFFD.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(std::shared_ptr<const Tokenizer> t, bool skip_special = true);
+  // at_start: the ids begin a text, so that the dummy space of SentencePiece models is dropped, as decode()
+  // does; false: they continue one, and a leading space is theirs.
+  explicit StreamDecoder(std::shared_ptr<const Tokenizer> t, bool skip_special = true, bool at_start = true);
   std::string push(TokenId id);  // text that became complete, maybe empty
   std::string flush();           // what is left at the end
 
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
-  bool skip_special_;
-  bool first_ = true;
+  bool skip_special_, at_start_;
+  bool first_;
   std::string pending_;
 };
 

@@ -1,4 +1,5 @@
 // The public headers, as a program that links the library uses them.
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -97,6 +98,17 @@ TEST(Api, EveryTypeThatFitsIsTriedOnATensor) {
     const bool expected = t.can_write && t.block_size > 1 && 256 % t.block_size == 0;
     EXPECT_EQ(tried.count(t.name), expected ? 1u : 0u) << t.name;
   }
+  // The textbook integers beside them: finer scales lose less, fewer bits more.
+  const auto loss = [&](const std::string& type) {
+    const auto at =
+        std::find_if(s.errors.begin(), s.errors.end(), [&](const auto& e) { return e.type == type; });
+    EXPECT_NE(at, s.errors.end()) << type;
+    return at == s.errors.end() ? 0.0 : at->relative_rms;
+  };
+  EXPECT_LT(loss("int8 per channel"), loss("int8 per tensor"));
+  EXPECT_LT(loss("int4 group 32"), loss("int4 per channel"));
+  EXPECT_LT(loss("uint4 group 32"), loss("uint3 group 32"));
+  EXPECT_LT(loss("uint3 group 32"), loss("uint2 group 32"));
 }
 
 TEST(Api, RegistriesAreConsistent) {

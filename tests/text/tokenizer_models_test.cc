@@ -220,6 +220,16 @@ TEST(StreamDecoder, DropsTheDummySpaceOnce) {
   EXPECT_EQ(all, "ab ab");
 }
 
+TEST(StreamDecoder, KeepsTheLeadingSpaceOfAContinuation) {
+  TokenizerSpec spec = spm_spec();
+  spec.decode_strips_space = true;
+  ASSERT_OK_AND_ASSIGN(const auto t, Tokenizer::create(spec));
+  StreamDecoder stream(t, true, false);
+  std::string all;
+  for (const TokenId id : {264, 264}) all += stream.push(id);
+  EXPECT_EQ(all, " ab ab");
+}
+
 TEST(CleanUp, AsTransformersDoes) {
   EXPECT_EQ(clean_up_spaces("do n't , I 'm . he 's ?"), "don't, I'm. he's?");
 }
