@@ -9,7 +9,7 @@ for arg in sys.argv[1:]:
     name, path = arg.split("=", 1)
     e = json.load(open(path + ".json"))
     s = json.load(open(path + ".speed.json"))
-    kl = f"{e['kl_mean']:.4f} ± {e['kl_se']:.4f}" if "kl_mean" in e else "0 (source)"
+    kl = f"{e['kl_mean']:.5f} ± {e['kl_se']:.5f}" if "kl_mean" in e else "0 (source)"
     top1 = f"{100 * e['top1_agreement']:.1f}" if "top1_agreement" in e else "100"
     rows.append([name, f"{os.path.getsize(path) / 1e6:.1f}", f"{e['bpw']:.3f}", f"{s['peak_memory_bytes'] / 1e6:.0f}",
                  f"{e['perplexity']:.2f} ± {e['perplexity_se']:.2f}", kl, top1,
