@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/mapped_file.h"
+
 namespace narrow {
 namespace {
 
@@ -104,37 +106,13 @@ Status AtomicFile::commit() {
 }
 
 Result<std::string> read_text_file(const std::filesystem::path& path, std::uint64_t limit_bytes) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    return make_error(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{}: cannot open: {}",
-                      path.string(), std::strerror(errno));
-  }
-  struct stat st {};
-  if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-    ::close(fd);
-    return make_error(ErrorCode::kInvalidArgument, "{}: not a regular file", path.string());
-  }
-  if (static_cast<std::uint64_t>(st.st_size) > limit_bytes) {
-    ::close(fd);
+  NARROW_ASSIGN(const MappedFile file, MappedFile::open(path));
+  const std::span<const std::byte> bytes = file.bytes();
+  if (bytes.size() > limit_bytes) {
     return make_error(ErrorCode::kCorrupt, "{}: {} bytes is over the limit of {} for such a file",
-                      path.string(), st.st_size, limit_bytes);
+                      path.string(), bytes.size(), limit_bytes);
   }
-  std::string text(static_cast<std::size_t>(st.st_size), '\0');
-  std::size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t n = ::read(fd, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int e = errno;
-      ::close(fd);
-      return io_error(path, "read", e);
-    }
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  text.resize(done);
-  ::close(fd);
-  return text;
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
 bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {

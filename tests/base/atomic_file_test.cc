@@ -38,10 +38,7 @@ TEST(AtomicFile, LeavesNothingBehindWithoutCommit) {
   EXPECT_EQ(entries(dir.path()), 1u);
 }
 
-TEST(AtomicFile, FullDiskIsNoSpaceAndNamesTheFile) {
-  // /dev/full cannot be renamed over, so write through a file opened there is not possible; the size limit of
-  // the process stands in for the disk in tests/cli, with the real binary. Here: a folder that does not
-  // exist.
+TEST(AtomicFile, AMissingFolderIsAnErrorThatNamesTheFile) {
   auto f = AtomicFile::create("/nonexistent-folder/a.bin");
   ASSERT_FALSE(f.ok());
   EXPECT_EQ(f.error().code, ErrorCode::kIo);
@@ -58,6 +55,19 @@ TEST(SameFile, SeesThroughLinks) {
   testing::write_file(dir / "b", "x");
   EXPECT_FALSE(same_file(dir / "a", dir / "b"));
   EXPECT_FALSE(same_file(dir / "a", dir / "missing"));
+}
+
+TEST(ReadTextFile, WholeWithinTheLimitOrOneError) {
+  testing::TempDir dir;
+  testing::write_file(dir / "t", "text");
+  testing::write_file(dir / "empty", "");
+  ASSERT_OK_AND_ASSIGN(const std::string text, read_text_file(dir / "t", 4));
+  EXPECT_EQ(text, "text");
+  ASSERT_OK_AND_ASSIGN(const std::string empty, read_text_file(dir / "empty", 4));
+  EXPECT_EQ(empty, "");
+  EXPECT_EQ(read_text_file(dir / "t", 3).error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(read_text_file(dir / "missing", 3).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(read_text_file(dir.path(), 3).error().code, ErrorCode::kInvalidArgument);
 }
 
 TEST(MappedFile, EmptyMissingAndFolder) {
