@@ -34,8 +34,14 @@ Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path) {
   static std::atomic<int> counter{0};
   if (path.empty()) return make_error(ErrorCode::kInvalidArgument, "the output path is empty");
   std::error_code ec;
-  if (std::filesystem::is_directory(path, ec)) {
+  const std::filesystem::file_status status = std::filesystem::status(path, ec);
+  if (std::filesystem::is_directory(status)) {
     return make_error(ErrorCode::kInvalidArgument, "{}: is a folder; give a file name", path.string());
+  }
+  // Renaming over a device or a pipe (/dev/null, /dev/stdout) would replace it by a file.
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "{}: is no regular file and is not replaced; name another output", path.string());
   }
   AtomicFile f;
   f.path_ = path;

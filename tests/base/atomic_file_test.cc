@@ -45,6 +45,15 @@ TEST(AtomicFile, AMissingFolderIsAnErrorThatNamesTheFile) {
   EXPECT_NE(f.error().message.find("/nonexistent-folder/a.bin"), std::string::npos);
 }
 
+TEST(AtomicFile, NeverReplacesADevice) {
+  for (const char* device : {"/dev/null", "/dev/full"}) {
+    const auto f = AtomicFile::create(device);
+    ASSERT_FALSE(f.ok()) << device;
+    EXPECT_EQ(f.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(f.error().message.find(device), std::string::npos);
+  }
+}
+
 TEST(SameFile, SeesThroughLinks) {
   testing::TempDir dir;
   testing::write_file(dir / "a", "x");
