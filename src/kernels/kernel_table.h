@@ -9,7 +9,12 @@
 #include <cstdint>
 #include <string_view>
 
+#include "kernels/packed.h"
+
 namespace narrow::kernels {
+
+struct AttentionKernels;  // kernels/attention.h
+struct DenseInt8Kernel;   // kernels/dense_int8.h
 
 // sum over i of w[i] * x[i], where w is one stored row of k elements (k a multiple of the format's block
 // size).
@@ -33,6 +38,21 @@ struct KernelTable {
   // Indexed by the format's on-disk id. Null: decode the row with formats/ and use dot_f32.
   std::array<VecDot, kVecDotSlots> vec_dot;
 
+  // Features per panel of packed weights, and the integer kernels by the format's on-disk id. Null: the
+  // format has none here; its rows are decoded.
+  int panel_rows;
+  std::array<const PackedKernel*, kVecDotSlots> packed;
+
+  // Attention over cached keys and values; products of per-channel int8 weights.
+  const AttentionKernels* attention;
+  const DenseInt8Kernel* dense_int8;
+
+  // One activation row to int8 (packed.h): q [k], scale [k / 32], sums [k / 16]; k a multiple of 32.
+  void (*quantize_row)(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sums);
+  // quantize_row of rms_norm's output, which is not written.
+  void (*rms_norm_quantize)(const float* x, const float* gain, float eps, std::int64_t k, std::int8_t* q,
+                            float* scale, std::int32_t* sums);
+
   // y = x / sqrt(mean(x^2) + eps) * gain (Zhang and Sennrich 2019, "Root mean square layer normalization").
   void (*rms_norm)(const float* x, const float* gain, float eps, float* y, std::int64_t k);
   // y = (x - mean) / sqrt(variance + eps) * gain + bias; bias may be null (Ba et al. 2016).
@@ -55,6 +75,9 @@ struct KernelTable {
   void (*gelu_tanh)(float* x, std::int64_t k);
   void (*gelu_erf)(float* x, std::int64_t k);
   void (*relu)(float* x, std::int64_t k);
+  // gate[i] = f(gate[i]) * up[i] with the functions above (Shazeer 2020, "GLU variants").
+  void (*silu_mul)(float* gate, const float* up, std::int64_t k);
+  void (*gelu_tanh_mul)(float* gate, const float* up, std::int64_t k);
 };
 
 }  // namespace narrow::kernels

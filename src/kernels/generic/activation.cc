@@ -26,4 +26,14 @@ void relu(float* x, std::int64_t k) {
   for (std::int64_t i = 0; i < k; ++i) x[i] = x[i] > 0.0f ? x[i] : 0.0f;
 }
 
+void silu_mul(float* gate, const float* up, std::int64_t k) {
+  silu(gate, k);
+  mul_f32(up, gate, k);
+}
+
+void gelu_tanh_mul(float* gate, const float* up, std::int64_t k) {
+  gelu_tanh(gate, k);
+  mul_f32(up, gate, k);
+}
+
 }  // namespace narrow::kernels::generic

@@ -24,5 +24,11 @@ void silu(float* x, std::int64_t k);
 void gelu_tanh(float* x, std::int64_t k);
 void gelu_erf(float* x, std::int64_t k);
 void relu(float* x, std::int64_t k);
+void silu_mul(float* gate, const float* up, std::int64_t k);
+void gelu_tanh_mul(float* gate, const float* up, std::int64_t k);
+
+void quantize_row(const float* x, std::int64_t k, std::int8_t* q, float* scale, std::int32_t* sums);
+void rms_norm_quantize(const float* x, const float* gain, float eps, std::int64_t k, std::int8_t* q,
+                       float* scale, std::int32_t* sums);
 
 }  // namespace narrow::kernels::generic

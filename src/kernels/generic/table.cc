@@ -12,6 +12,12 @@ const KernelTable& table() {
       .add_f32 = add_f32,
       .mul_f32 = mul_f32,
       .vec_dot = {},
+      .panel_rows = 16,
+      .packed = {},
+      .attention = nullptr,
+      .dense_int8 = nullptr,
+      .quantize_row = quantize_row,
+      .rms_norm_quantize = rms_norm_quantize,
       .rms_norm = rms_norm,
       .layer_norm = layer_norm,
       .rope_half = rope_half,
@@ -22,6 +28,8 @@ const KernelTable& table() {
       .gelu_tanh = gelu_tanh,
       .gelu_erf = gelu_erf,
       .relu = relu,
+      .silu_mul = silu_mul,
+      .gelu_tanh_mul = gelu_tanh_mul,
   };
   return kTable;
 }
