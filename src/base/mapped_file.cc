@@ -55,10 +55,14 @@ MappedFile::~MappedFile() {
 
 void MappedFile::drop(std::size_t offset, std::size_t size) const {
   if (!data_ || offset >= size_) return;
-  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  const std::size_t begin = (offset + page - 1) / page * page;
-  const std::size_t end = std::min(size_, offset + size) / page * page;
-  if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+  drop_mapped_pages(data_ + offset, std::min(size, size_ - offset));
+}
+
+void drop_mapped_pages(const std::byte* data, std::size_t size) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto at = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t begin = (at + page - 1) / page * page, end = (at + size) / page * page;
+  if (begin < end) ::madvise(const_cast<std::byte*>(data) + (begin - at), end - begin, MADV_DONTNEED);
 }
 
 }  // namespace narrow

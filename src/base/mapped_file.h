@@ -32,4 +32,8 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+// The same for any whole pages inside [data, data + size) of a file that is mapped somewhere: they leave the
+// resident set and come back from the file when they are read again. Never for memory that is no mapped file.
+void drop_mapped_pages(const std::byte* data, std::size_t size);
+
 }  // namespace narrow

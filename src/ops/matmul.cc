@@ -27,26 +27,32 @@ std::int64_t single_token_features(std::int64_t k) {
   return std::clamp<std::int64_t>(32 * 1024 / std::max<std::int64_t>(k, 1), 8, kMaxTile);
 }
 
-Status check_product(ConstMatrix x, const Product& p) {
-  if (p.weight.shape.rank() != 2 || p.weight.shape[1] != x.cols) {
+Status check_product(const Activations& x, const Product& p) {
+  const Shape& shape = p.weight.stored.shape;
+  const Shape given{x.rows(), x.cols()};
+  if (shape.rank() != 2 || shape[1] != x.cols()) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "matmul: x {} does not fit the weight {}, which must be [n, {}]", x.shape().text(),
-                      p.weight.shape.text(), x.cols);
+                      "matmul: x {} does not fit the weight {}, which must be [n, {}]", given.text(),
+                      shape.text(), x.cols());
   }
-  if (p.out.rows != x.rows || p.out.cols != p.weight.shape[0]) {
+  if (p.out.rows != x.rows() || p.out.cols != shape[0]) {
     return make_error(ErrorCode::kInvalidArgument, "matmul: x {} * weight {}^T does not fit the output {}",
-                      x.shape().text(), p.weight.shape.text(), p.out.shape().text());
+                      given.text(), shape.text(), p.out.shape().text());
   }
-  const FormatInfo& format = format_info(p.weight.format);
+  const FormatInfo& format = format_info(p.weight.stored.format);
   if (format.decode == nullptr) {
     return make_error(ErrorCode::kUnsupported,
-                      "matmul: weight {} is stored as {}, which is not a number to multiply by",
-                      p.weight.shape.text(), format.name);
+                      "matmul: weight {} is stored as {}, which is not a number to multiply by", shape.text(),
+                      format.name);
   }
-  if (x.cols % format.block_size != 0) {
+  if (x.cols() % format.block_size != 0) {
     return make_error(ErrorCode::kInvalidArgument,
-                      "matmul: rows of the weight {} are no multiple of {}'s block of {}",
-                      p.weight.shape.text(), format.name, format.block_size);
+                      "matmul: rows of the weight {} are no multiple of {}'s block of {}", shape.text(),
+                      format.name, format.block_size);
+  }
+  if (x.rows() > 0 && (p.weight.packed() ? x.blocks().q == nullptr : x.f32().data == nullptr)) {
+    return make_error(ErrorCode::kInvalidArgument, "matmul: x {} was not prepared for a {} weight {}",
+                      given.text(), p.weight.packed() ? "packed" : "stored", shape.text());
   }
   return {};
 }
@@ -60,6 +66,7 @@ struct Tile {
 std::vector<Tile> cut_tiles(std::span<const Product> products, std::int64_t features) {
   std::vector<Tile> tiles;
   for (const Product& p : products) {
+    if (p.weight.packed()) continue;
     for (std::int64_t begin = 0; begin < p.out.cols; begin += features) {
       tiles.push_back({&p, begin, std::min(features, p.out.cols - begin)});
     }
@@ -75,7 +82,7 @@ const float* as_floats(Format format, const std::byte* rows) {
 
 void single_token_tile(const float* x, const Tile& tile, float* scratch) {
   const kernels::KernelTable& kt = kernels::kernels();
-  const TensorView& w = tile.product->weight;
+  const TensorView& w = tile.product->weight.stored;
   const std::int64_t k = w.shape[1];
   const auto id = static_cast<std::size_t>(w.format);
   const kernels::VecDot vec_dot = id < kernels::kVecDotSlots ? kt.vec_dot[id] : nullptr;
@@ -98,7 +105,7 @@ void single_token_tile(const float* x, const Tile& tile, float* scratch) {
 }
 
 Status many_tokens_tile(ConstMatrix x, const Tile& tile, float* scratch) {
-  const TensorView& w = tile.product->weight;
+  const TensorView& w = tile.product->weight.stored;
   const std::int64_t k = w.shape[1];
   const std::size_t stride = w.stride_bytes();
   const std::byte* rows = w.data + static_cast<std::size_t>(tile.begin) * stride;
@@ -115,11 +122,7 @@ Status many_tokens_tile(ConstMatrix x, const Tile& tile, float* scratch) {
                          out.data + tile.begin, out.stride);
 }
 
-}  // namespace
-
-Status matmul(ConstMatrix x, std::span<const Product> products) {
-  for (const Product& p : products) NARROW_TRY(check_product(x, p));
-  if (x.rows == 0) return {};
+Status multiply_stored(ConstMatrix x, std::span<const Product> products) {
   const std::int64_t k = x.cols;
   const bool single = x.rows == 1;
   const std::int64_t features = single ? single_token_features(k) : tile_features(k);
@@ -146,7 +149,69 @@ Status matmul(ConstMatrix x, std::span<const Product> products) {
   return {};
 }
 
-Status matmul(ConstMatrix x, const TensorView& weight, Matrix out) {
+// Bytes of panels per item: small enough that no thread waits long for another's last item, large enough to
+// pay for handing it out. Results do not depend on it.
+constexpr std::size_t kMaxItemBytes = 256 * 1024, kMinItemBytes = 8 * 1024;
+constexpr std::size_t kItemsPerThread = 6;
+
+void multiply_packed(const kernels::QuantizedRows& x, std::span<const Product> products) {
+  const std::int64_t panel_rows = kernels::kernels().panel_rows;
+  std::size_t total = 0, scratch_bytes = 0;
+  for (const Product& p : products) {
+    if (!p.weight.packed()) continue;
+    total += static_cast<std::size_t>((p.out.cols + panel_rows - 1) / panel_rows) *
+             p.weight.kernel->panel_bytes(x.k);
+    scratch_bytes = std::max(scratch_bytes, p.weight.kernel->scratch_bytes(x.k, x.m));
+  }
+  const std::size_t item_bytes = std::clamp(
+      total / (kItemsPerThread * static_cast<std::size_t>(thread_count())), kMinItemBytes, kMaxItemBytes);
+
+  struct Run {
+    const Product* product;
+    std::int64_t panels_per_item, first_item;
+  };
+  thread_local std::vector<Run> runs;
+  runs.clear();
+  std::int64_t items = 0;
+  for (const Product& p : products) {
+    if (!p.weight.packed()) continue;
+    const std::int64_t panels = (p.out.cols + panel_rows - 1) / panel_rows;
+    const auto per_item =
+        std::max<std::int64_t>(1, static_cast<std::int64_t>(item_bytes / p.weight.kernel->panel_bytes(x.k)));
+    runs.push_back({&p, per_item, items});
+    items += (panels + per_item - 1) / per_item;
+  }
+
+  thread_local Scratch scratch;
+  scratch.prepare(scratch_bytes / sizeof(float) + 1);
+  Scratch& memory = scratch;
+  const std::span<const Run> all(runs);
+  parallel_for(items, [&x, &memory, all, panel_rows](std::int64_t item, int thread) {
+    std::size_t r = all.size() - 1;
+    while (all[r].first_item > item) --r;
+    const Product& p = *all[r].product;
+    const std::int64_t panel = (item - all[r].first_item) * all[r].panels_per_item;
+    const std::int64_t begin = panel * panel_rows;
+    const std::int64_t rows = std::min(all[r].panels_per_item * panel_rows, p.out.cols - begin);
+    p.weight.kernel->multiply(
+        p.weight.panels + static_cast<std::size_t>(panel) * p.weight.kernel->panel_bytes(x.k), rows, x,
+        p.out.data + begin, p.out.stride, reinterpret_cast<std::byte*>(memory.of(thread)));
+  });
+}
+
+}  // namespace
+
+Status matmul(const Activations& x, std::span<const Product> products) {
+  for (const Product& p : products) NARROW_TRY(check_product(x, p));
+  if (x.rows() == 0) return {};
+  bool packed = false, stored = false;
+  for (const Product& p : products) (p.weight.packed() ? packed : stored) = true;
+  if (packed) multiply_packed(x.blocks(), products);
+  if (stored) return multiply_stored(x.f32(), products);
+  return {};
+}
+
+Status matmul(const Activations& x, const Weight& weight, Matrix out) {
   const Product product{weight, out};
   return matmul(x, std::span<const Product>(&product, 1));
 }

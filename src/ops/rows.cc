@@ -95,11 +95,4 @@ void scale_and_cap(Matrix x, float scale, float cap) {
   });
 }
 
-void activate(RowFunction f, Matrix gate, ConstMatrix up) {
-  for_rows(gate.rows, gate.cols, [&](std::int64_t r) {
-    f(gate.row(r), gate.cols);
-    if (up.data != nullptr) kernels::kernels().mul_f32(up.row(r), gate.row(r), gate.cols);
-  });
-}
-
 }  // namespace narrow::ops

@@ -35,8 +35,11 @@ void rope(Matrix x, std::int64_t head_dim, std::int64_t dims, bool interleaved, 
 // x *= scale, then x = cap * tanh(x / cap) unless cap is 0.
 void scale_and_cap(Matrix x, float scale, float cap);
 
-using RowFunction = void (*)(float* x, std::int64_t k);
-// gate = f(gate) * up when up has data, else gate = f(gate). Shapes equal.
-void activate(RowFunction f, Matrix gate, ConstMatrix up);
+// An activation function on a row in place, and fused with the product by the other half of a gated
+// feed-forward where the instruction set has that (null otherwise).
+struct Activation {
+  void (*plain)(float* x, std::int64_t k) = nullptr;
+  void (*gated)(float* gate, const float* up, std::int64_t k) = nullptr;
+};
 
 }  // namespace narrow::ops

@@ -25,19 +25,19 @@ std::int64_t ffn_width(const ModelConfig& c) {
   return std::max(dense, moe ? 2 * c.n_ff_expert : 0);
 }
 
-ops::RowFunction activation(model::Activation a) {
+ops::Activation activation(model::Activation a) {
   const kernels::KernelTable& kt = kernels::kernels();
   switch (a) {
     case model::Activation::kSilu:
-      return kt.silu;
+      return {kt.silu, kt.silu_mul};
     case model::Activation::kGeluTanh:
-      return kt.gelu_tanh;
+      return {kt.gelu_tanh, kt.gelu_tanh_mul};
     case model::Activation::kGeluErf:
-      return kt.gelu_erf;
+      return {kt.gelu_erf, nullptr};
     case model::Activation::kRelu:
       break;
   }
-  return kt.relu;
+  return {kt.relu, nullptr};
 }
 
 void add_bias(Matrix y, const std::vector<float>& bias) {
@@ -94,6 +94,18 @@ void Decoder::normalise(const Norm& norm, ConstMatrix x, Matrix out) const {
   }
 }
 
+void Decoder::prepare_input(const Norm& norm, ConstMatrix x, ops::Forms forms) {
+  const Matrix normed(normed_.data(), x.rows, x.cols);
+  if (!norm.present()) {
+    input_.assign(x, forms);
+  } else if (config_.norm == model::NormKind::kRms) {
+    input_.assign_rms_norm(x, norm.gain.data(), config_.norm_eps, forms, normed);
+  } else {
+    normalise(norm, x, normed);
+    input_.assign(normed, forms);
+  }
+}
+
 Status Decoder::embed(std::span<const std::int32_t> tokens) {
   const Matrix x = rows(x_, config_.n_embd);
   NARROW_TRY(ops::embedding(weights_.embedding, tokens, config_.embedding_scale, x));
@@ -125,18 +137,20 @@ void Decoder::position_qk(std::int64_t layer, Matrix q, Matrix k) {
   }
 }
 
-Status Decoder::attention(std::int64_t layer, ConstMatrix x, Matrix out) {
+Status Decoder::attention(std::int64_t layer, Matrix out) {
   const ModelConfig& c = config_;
   const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  prepare_input(w.attn_norm, rows(x_, c.n_embd),
+                ops::Forms::of({&w.qkv.weight, &w.q.weight, &w.k.weight, &w.v.weight}));
   const std::int64_t n_q = query_width(c), n_kv = key_width(c);
   const Matrix qkv = rows(qkv_, n_q + 2 * n_kv);
   const Matrix q = qkv.columns(0, n_q), k = qkv.columns(n_q, n_kv), v = qkv.columns(n_q + n_kv, n_kv);
   if (w.qkv.present()) {
-    NARROW_TRY(ops::matmul(x, w.qkv.weight, qkv));
+    NARROW_TRY(ops::matmul(input_, w.qkv.weight, qkv));
     add_bias(qkv, w.qkv.bias);
   } else {
     const ops::Product products[] = {{w.q.weight, q}, {w.k.weight, k}, {w.v.weight, v}};
-    NARROW_TRY(ops::matmul(x, products));
+    NARROW_TRY(ops::matmul(input_, products));
     add_bias(q, w.q.bias);
     add_bias(k, w.k.bias);
     add_bias(v, w.v.bias);
@@ -153,43 +167,52 @@ Status Decoder::attention(std::int64_t layer, ConstMatrix x, Matrix out) {
   spec.window = c.layers[static_cast<std::size_t>(layer)].sliding ? c.sliding_window : 0;
   const Matrix heads = rows(heads_, n_q);
   NARROW_TRY(ops::attention(spec, q, cache_.keys(layer), cache_.values(layer), first_, heads));
-  NARROW_TRY(ops::matmul(heads, w.attn_out.weight, out));
+  inner_.assign(heads, ops::Forms::of({&w.attn_out.weight}));
+  NARROW_TRY(ops::matmul(inner_, w.attn_out.weight, out));
   add_bias(out, w.attn_out.bias);
   if (w.post_attn_norm.present()) normalise(w.post_attn_norm, out, out);
   return {};
 }
 
-Status Decoder::dense_feed_forward(const LayerWeights& w, ConstMatrix x, Matrix out) {
+Status Decoder::dense_feed_forward(const LayerWeights& w, Matrix out) {
   const ModelConfig& c = config_;
+  prepare_input(w.ffn_norm, rows(x_, c.n_embd), ops::Forms::of({&w.gate.weight, &w.up.weight}));
   const Matrix inner = rows(ffn_, c.gated_ffn ? 2 * c.n_ff : c.n_ff);
   const Matrix first = inner.columns(0, c.n_ff);  // the gate, or all there is
   const Matrix second = c.gated_ffn ? inner.columns(c.n_ff, c.n_ff) : Matrix();
   if (w.gate.present()) {
     const ops::Product products[] = {{w.gate.weight, first}, {w.up.weight, second}};
-    NARROW_TRY(ops::matmul(x, products));
+    NARROW_TRY(ops::matmul(input_, products));
     add_bias(first, w.gate.bias);
     add_bias(second, w.up.bias);
   } else {
-    NARROW_TRY(ops::matmul(x, w.up.weight, inner));
+    NARROW_TRY(ops::matmul(input_, w.up.weight, inner));
     add_bias(inner, w.up.bias);
   }
-  ops::activate(activation(c.activation), first, second);
-  NARROW_TRY(ops::matmul(first, w.down.weight, out));
+  inner_.assign_activated(activation(c.activation), first, second, ops::Forms::of({&w.down.weight}));
+  NARROW_TRY(ops::matmul(inner_, w.down.weight, out));
   add_bias(out, w.down.bias);
   return {};
 }
 
 // Each expert takes the rows that chose it; a row's results are added in the order of the experts.
-Status Decoder::expert_feed_forward(const LayerWeights& w, ConstMatrix x, Matrix out) {
+Status Decoder::expert_feed_forward(const LayerWeights& w, Matrix out) {
   const ModelConfig& c = config_;
   const Matrix scores = rows(router_, c.n_expert);
-  NARROW_TRY(ops::matmul(x, w.router, scores));
+  ops::Forms forms = ops::Forms::of({&w.router});
+  forms.f32 = true;  // the experts' rows are gathered from it
+  prepare_input(w.ffn_norm, rows(x_, c.n_embd), forms);
+  NARROW_TRY(ops::matmul(input_, w.router, scores));
+  const ConstMatrix x = input_.f32();
   const std::vector<ops::Choice> choices =
       ops::choose_experts(scores, c.n_expert_used, c.expert_weights_norm);
   for (std::int64_t r = 0; r < out.rows; ++r) std::fill(out.row(r), out.row(r) + out.cols, 0.0f);
 
   std::vector<std::size_t> mine;  // choices of one expert
   for (std::int64_t e = 0; e < c.n_expert; ++e) {
+    const auto index = static_cast<std::size_t>(e);
+    const ops::Weight &w_gate = w.gate_experts[index], &w_up = w.up_experts[index],
+                      &w_down = w.down_experts[index];
     mine.clear();
     for (std::size_t i = 0; i < choices.size(); ++i) {
       if (choices[i].expert == e) mine.push_back(i);
@@ -204,10 +227,11 @@ Status Decoder::expert_feed_forward(const LayerWeights& w, ConstMatrix x, Matrix
     }
     const Matrix inner(ffn_.data(), count, 2 * c.n_ff_expert);
     const Matrix gate = inner.columns(0, c.n_ff_expert), up = inner.columns(c.n_ff_expert, c.n_ff_expert);
-    const ops::Product products[] = {{slice(w.gate_experts, e), gate}, {slice(w.up_experts, e), up}};
-    NARROW_TRY(ops::matmul(in, products));
-    ops::activate(activation(c.activation), gate, up);
-    NARROW_TRY(ops::matmul(gate, slice(w.down_experts, e), result));
+    const ops::Product products[] = {{w_gate, gate}, {w_up, up}};
+    inner_.assign(in, ops::Forms::of({&w_gate, &w_up}));
+    NARROW_TRY(ops::matmul(inner_, products));
+    inner_.assign_activated(activation(c.activation), gate, up, ops::Forms::of({&w_down}));
+    NARROW_TRY(ops::matmul(inner_, w_down, result));
     for (std::size_t i = 0; i < mine.size(); ++i) {
       kernels::kernels().axpy_f32(choices[mine[i]].weight, result.row(static_cast<std::int64_t>(i)),
                                   out.row(row_of(i)), c.n_embd);
@@ -216,33 +240,27 @@ Status Decoder::expert_feed_forward(const LayerWeights& w, ConstMatrix x, Matrix
   return {};
 }
 
-Status Decoder::feed_forward(std::int64_t layer, ConstMatrix x, Matrix out) {
+Status Decoder::feed_forward(std::int64_t layer, Matrix out) {
   const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
   const bool moe = config_.layers[static_cast<std::size_t>(layer)].moe;
-  NARROW_TRY(moe ? expert_feed_forward(w, x, out) : dense_feed_forward(w, x, out));
+  NARROW_TRY(moe ? expert_feed_forward(w, out) : dense_feed_forward(w, out));
   if (w.post_ffn_norm.present()) normalise(w.post_ffn_norm, out, out);
   return {};
 }
 
 Status Decoder::layer(std::int64_t index) {
   const ModelConfig& c = config_;
-  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(index)];
-  const Matrix x = rows(x_, c.n_embd), normed = rows(normed_, c.n_embd), branch = rows(branch_, c.n_embd);
-  const auto input = [&](const Norm& norm) -> ConstMatrix {
-    if (!norm.present()) return x;
-    normalise(norm, x, normed);
-    return normed;
-  };
-  NARROW_TRY(attention(index, input(w.attn_norm), branch));
+  const Matrix x = rows(x_, c.n_embd), branch = rows(branch_, c.n_embd);
+  NARROW_TRY(attention(index, branch));
   if (c.parallel_residual) {
     const Matrix second = rows(branch2_, c.n_embd);
-    NARROW_TRY(feed_forward(index, input(w.ffn_norm), second));
+    NARROW_TRY(feed_forward(index, second));
     ops::add_scaled(branch, c.residual_scale, x);
     ops::add_scaled(second, c.residual_scale, x);
     return {};
   }
   ops::add_scaled(branch, c.residual_scale, x);
-  NARROW_TRY(feed_forward(index, input(w.ffn_norm), branch));
+  NARROW_TRY(feed_forward(index, branch));
   ops::add_scaled(branch, c.residual_scale, x);
   return {};
 }
@@ -261,11 +279,10 @@ Status Decoder::run(std::span<const std::int32_t> tokens, std::int64_t first) {
 
 Status Decoder::logits(std::int64_t begin, std::int64_t count, float* out) {
   const std::int64_t n_embd = config_.n_embd;
-  const ConstMatrix x(x_.data() + begin * n_embd, count, n_embd);
-  const Matrix normed(normed_.data(), count, n_embd);
-  normalise(weights_.final_norm, x, normed);
+  prepare_input(weights_.final_norm, {x_.data() + begin * n_embd, count, n_embd},
+                ops::Forms::of({&weights_.head}));
   const Matrix scores(out, count, config_.n_vocab);
-  NARROW_TRY(ops::matmul(normed, weights_.head, scores));
+  NARROW_TRY(ops::matmul(input_, weights_.head, scores));
   ops::scale_and_cap(scores, config_.logit_scale, config_.final_softcap);
   return {};
 }

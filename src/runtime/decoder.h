@@ -35,12 +35,14 @@ class Decoder {
   Decoder(std::shared_ptr<const LoadedModel> model, std::int64_t n_ctx);
   ops::Matrix rows(AlignedBuffer<float>& buffer, std::int64_t width) { return {buffer.data(), m_, width}; }
   void normalise(const Norm& norm, ops::ConstMatrix x, ops::Matrix out) const;
+  // input_ = x after this norm (or as it is without one), in the forms asked for.
+  void prepare_input(const Norm& norm, ops::ConstMatrix x, ops::Forms forms);
   Status embed(std::span<const std::int32_t> tokens);
-  Status attention(std::int64_t layer, ops::ConstMatrix x, ops::Matrix out);
+  Status attention(std::int64_t layer, ops::Matrix out);
   void position_qk(std::int64_t layer, ops::Matrix q, ops::Matrix k);
-  Status feed_forward(std::int64_t layer, ops::ConstMatrix x, ops::Matrix out);
-  Status dense_feed_forward(const LayerWeights& w, ops::ConstMatrix x, ops::Matrix out);
-  Status expert_feed_forward(const LayerWeights& w, ops::ConstMatrix x, ops::Matrix out);
+  Status feed_forward(std::int64_t layer, ops::Matrix out);
+  Status dense_feed_forward(const LayerWeights& w, ops::Matrix out);
+  Status expert_feed_forward(const LayerWeights& w, ops::Matrix out);
   Status layer(std::int64_t index);
 
   std::shared_ptr<const LoadedModel> model_;
@@ -53,6 +55,7 @@ class Decoder {
   // The residual stream, a layer's input after its norm, the branches' outputs, and what is inside the
   // branches.
   AlignedBuffer<float> x_, normed_, branch_, branch2_, qkv_, heads_, ffn_;
+  ops::Activations input_, inner_;  // left sides of products
   AlignedBuffer<float> router_, expert_in_, expert_out_;
 };
 

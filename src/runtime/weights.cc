@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/mapped_file.h"
 #include "kernels/dispatch.h"
 #include "runtime/session.h"
 
@@ -33,7 +34,7 @@ class Binder {
     if (config_.tied_head && !has("output.weight")) {
       out_.head = out_.embedding;
     } else {
-      NARROW_TRY(matrix("output.weight", {config_.n_vocab, config_.n_embd}, out_.head));
+      NARROW_TRY(weight("output.weight", {config_.n_vocab, config_.n_embd}, out_.head));
     }
     out_.layers.resize(static_cast<std::size_t>(config_.n_layer));
     for (std::size_t i = 0; i < out_.layers.size(); ++i) {
@@ -41,6 +42,7 @@ class Binder {
       NARROW_TRY(feed_forward(fmt::format("blk.{}.", i), config_.layers[i].moe, out_.layers[i]));
     }
     NARROW_TRY(check_all_used());
+    pack();
     return std::move(out_);
   }
 
@@ -114,6 +116,50 @@ class Binder {
     return {};
   }
 
+  Status weight(const std::string& name, const Shape& shape, ops::Weight& out) {
+    return matrix(name, shape, out.stored);
+  }
+
+  // [n_expert, n, k] as one matrix per expert.
+  Status experts(const std::string& name, std::int64_t n, std::int64_t k, std::vector<ops::Weight>& out) {
+    TensorView all;
+    NARROW_TRY(matrix(name, {config_.n_expert, n, k}, all));
+    for (std::int64_t e = 0; e < config_.n_expert; ++e) {
+      out.push_back(TensorView{all.format, Shape{n, k}, all.row(e * n)});
+    }
+    return {};
+  }
+
+  void pack() {
+    std::vector<ops::Weight*> weights;
+    const auto add = [&](ops::Weight& w) {
+      if (!w.empty()) weights.push_back(&w);
+    };
+    for (LayerWeights& layer : out_.layers) {
+      for (Linear* l :
+           {&layer.qkv, &layer.q, &layer.k, &layer.v, &layer.attn_out, &layer.gate, &layer.up, &layer.down}) {
+        add(l->weight);
+      }
+      add(layer.router);
+      for (auto* list : {&layer.gate_experts, &layer.up_experts, &layer.down_experts}) {
+        for (ops::Weight& w : *list) add(w);
+      }
+    }
+    add(out_.head);
+    out_.packed.pack(weights, [&](std::size_t i) {
+      const TensorView& stored = weights[i]->stored;
+      const std::size_t bytes = static_cast<std::size_t>(stored.shape[0]) * stored.stride_bytes();
+      if (is_mapped(stored.data)) drop_mapped_pages(stored.data, bytes);
+    });
+  }
+
+  bool is_mapped(const std::byte* data) const {
+    for (const AlignedBuffer<std::byte>& b : out_.storage) {
+      if (data >= b.data() && data < b.data() + b.size()) return false;
+    }
+    return true;
+  }
+
   Status vector(const std::string& name, std::int64_t n, bool required, std::vector<float>& out) {
     if (!required && !has(name)) return {};
     NARROW_ASSIGN(const std::size_t index, require(name, {n}));
@@ -128,7 +174,7 @@ class Binder {
   }
 
   Status linear(const std::string& stem, std::int64_t n, std::int64_t k, Linear& out) {
-    NARROW_TRY(matrix(stem + ".weight", {n, k}, out.weight));
+    NARROW_TRY(weight(stem + ".weight", {n, k}, out.weight));
     return vector(stem + ".bias", n, false, out.bias);
   }
 
@@ -157,13 +203,10 @@ class Binder {
     NARROW_TRY(norm(prefix + "post_ffw_norm", c.n_embd, false, layer.post_ffn_norm));
     NARROW_TRY(norm(prefix + "ffn_norm", c.n_embd, !layer.post_ffn_norm.present(), layer.ffn_norm));
     if (moe) {
-      NARROW_TRY(matrix(prefix + "ffn_gate_inp.weight", {c.n_expert, c.n_embd}, layer.router));
-      NARROW_TRY(
-          matrix(prefix + "ffn_gate_exps.weight", {c.n_expert, c.n_ff_expert, c.n_embd}, layer.gate_experts));
-      NARROW_TRY(
-          matrix(prefix + "ffn_up_exps.weight", {c.n_expert, c.n_ff_expert, c.n_embd}, layer.up_experts));
-      return matrix(prefix + "ffn_down_exps.weight", {c.n_expert, c.n_embd, c.n_ff_expert},
-                    layer.down_experts);
+      NARROW_TRY(weight(prefix + "ffn_gate_inp.weight", {c.n_expert, c.n_embd}, layer.router));
+      NARROW_TRY(experts(prefix + "ffn_gate_exps.weight", c.n_ff_expert, c.n_embd, layer.gate_experts));
+      NARROW_TRY(experts(prefix + "ffn_up_exps.weight", c.n_ff_expert, c.n_embd, layer.up_experts));
+      return experts(prefix + "ffn_down_exps.weight", c.n_embd, c.n_ff_expert, layer.down_experts);
     }
     const bool fused = c.gated_ffn && !has(prefix + "ffn_gate.weight");
     if (c.gated_ffn && !fused) NARROW_TRY(linear(prefix + "ffn_gate", c.n_ff, c.n_embd, layer.gate));
@@ -206,11 +249,6 @@ class BoundModel final : public LoadedModel {
 }  // namespace
 
 Result<ModelWeights> bind_weights(const ModelSource& source) { return Binder(source).bind(); }
-
-TensorView slice(const TensorView& stacked, std::int64_t index) {
-  const Shape shape{stacked.shape[1], stacked.shape[2]};
-  return {stacked.format, shape, stacked.row(index * shape[0])};
-}
 
 Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(std::shared_ptr<const ModelSource> source) {
   if (!kernels::selected_kernels().ok()) return kernels::selected_kernels().error();

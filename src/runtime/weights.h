@@ -8,6 +8,7 @@
 #include "base/aligned_buffer.h"
 #include "base/result.h"
 #include "model/source.h"
+#include "ops/weight.h"
 #include "tensor/tensor.h"
 
 namespace narrow::runtime {
@@ -19,7 +20,7 @@ struct Norm {
 
 // y = x * weight^T + bias; weight [n, k].
 struct Linear {
-  TensorView weight;
+  ops::Weight weight;
   std::vector<float> bias;  // empty when there is none
   bool present() const { return !weight.empty(); }
 };
@@ -30,25 +31,25 @@ struct LayerWeights {
   Linear qkv, q, k, v, attn_out;
   // Gated without a gate of its own: up holds the rows [gate; up].
   Linear gate, up, down;
-  // Mixture of experts: router [n_expert, n_embd], the others [n_expert, n_out, n_in].
-  TensorView router, gate_experts, up_experts, down_experts;
+  // Mixture of experts: router [n_expert, n_embd], the others one matrix per expert.
+  ops::Weight router;
+  std::vector<ops::Weight> gate_experts, up_experts, down_experts;
 };
 
 struct ModelWeights {
   TensorView embedding;  // [n_vocab, n_embd]
   TensorView positions;  // [n_ctx_train, n_embd], learned positions only
-  TensorView head;       // [n_vocab, n_embd]; the embedding when tied
+  ops::Weight head;      // [n_vocab, n_embd]; the embedding when tied
   Norm final_norm;
   std::vector<LayerWeights> layers;
-  std::uint64_t bytes = 0;                        // mapped and owned
+  std::uint64_t bytes = 0;                        // of the tensors bound, as stored
   std::vector<AlignedBuffer<std::byte>> storage;  // behind the views that the source could not map
+  ops::PackedWeights packed;                      // behind the packed forms
 };
 
 // Finds every tensor that the config asks for. Errors name tensor, shape and the expected shape; a tensor
 // that has no place in the graph is kUnsupported, as results without it would be wrong.
+// Matrices with integer kernels are packed; mapped pages that only packing has read are given back, so that
+// memory holds the weights once.
 Result<ModelWeights> bind_weights(const model::ModelSource& source);
-
-// Matrix `index` of a stacked [count, n, k] tensor.
-TensorView slice(const TensorView& stacked, std::int64_t index);
-
 }  // namespace narrow::runtime

@@ -93,7 +93,7 @@ TEST(Matmul, ListWritesColumnRanges) {
   std::vector<float> y(static_cast<std::size_t>(m * (n1 + n2 + 1)), -7.0f);
   const Matrix all(y.data(), m, n1 + n2 + 1);
   const Product products[] = {{a.view, all.columns(0, n1)}, {b.view, all.columns(n1, n2)}};
-  ASSERT_OK(matmul({x.data(), m, k}, products));
+  ASSERT_OK(matmul(ConstMatrix(x.data(), m, k), products));
   const std::vector<float> ya = run({x.data(), m, k}, a.view, 1), yb = run({x.data(), m, k}, b.view, 1);
   for (std::int64_t r = 0; r < m; ++r) {
     for (std::int64_t c = 0; c < n1; ++c) EXPECT_EQ(all.row(r)[c], ya[static_cast<std::size_t>(r * n1 + c)]);
@@ -142,7 +142,7 @@ TEST(Matmul, ErrorsNameBothShapes) {
 
 TEST(Matmul, NoRowsIsNothing) {
   const Stored w = store(Format::kF32, 8, 32, 10);
-  EXPECT_OK(matmul({nullptr, 0, 32}, w.view, {nullptr, 0, 8}));
+  EXPECT_OK(matmul(ConstMatrix(nullptr, 0, 32), w.view, {nullptr, 0, 8}));
 }
 
 std::vector<bf16> random_bf16(std::int64_t n, std::uint64_t seed) {

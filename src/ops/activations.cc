@@ -1,0 +1,73 @@
+#include "ops/activations.h"
+
+#include "kernels/dispatch.h"
+
+namespace narrow::ops {
+
+Forms Forms::of(std::initializer_list<const Weight*> weights) {
+  Forms forms;
+  for (const Weight* w : weights) {
+    if (w->empty()) continue;
+    (w->packed() ? forms.blocks : forms.f32) = true;
+  }
+  return forms;
+}
+
+void Activations::shape(std::int64_t rows, std::int64_t cols, Forms forms) {
+  rows_ = rows;
+  cols_ = cols;
+  f32_ = {};
+  blocks_ = {};
+  if (!forms.blocks) return;
+  const auto elements = static_cast<std::size_t>(rows * cols);
+  q_.reserve_at_least(elements);
+  scale_.reserve_at_least(elements / kernels::kActivationGroup);
+  sums_.reserve_at_least(elements / kernels::kSumRun);
+  blocks_ = {q_.data(), scale_.data(), sums_.data(), rows, cols};
+}
+
+void Activations::quantize_row(const float* x, std::int64_t r) {
+  kernels::kernels().quantize_row(x, cols_, q_.data() + r * cols_,
+                                  scale_.data() + r * (cols_ / kernels::kActivationGroup),
+                                  sums_.data() + r * (cols_ / kernels::kSumRun));
+}
+
+void Activations::assign(ConstMatrix x, Forms forms) {
+  shape(x.rows, x.cols, forms);
+  f32_ = x;
+  if (forms.blocks) for_rows(rows_, cols_, [&](std::int64_t r) { quantize_row(x.row(r), r); });
+}
+
+void Activations::assign_rms_norm(ConstMatrix x, const float* gain, float eps, Forms forms, Matrix normed) {
+  shape(x.rows, x.cols, forms);
+  if (forms.f32) {
+    f32_ = normed;
+    for_rows(rows_, cols_, [&](std::int64_t r) {
+      kernels::kernels().rms_norm(x.row(r), gain, eps, normed.row(r), cols_);
+      if (forms.blocks) quantize_row(normed.row(r), r);
+    });
+  } else if (forms.blocks) {
+    for_rows(rows_, cols_, [&](std::int64_t r) {
+      kernels::kernels().rms_norm_quantize(x.row(r), gain, eps, cols_, q_.data() + r * cols_,
+                                           scale_.data() + r * (cols_ / kernels::kActivationGroup),
+                                           sums_.data() + r * (cols_ / kernels::kSumRun));
+    });
+  }
+}
+
+void Activations::assign_activated(Activation f, Matrix gate, ConstMatrix up, Forms forms) {
+  shape(gate.rows, gate.cols, forms);
+  f32_ = gate;
+  for_rows(rows_, cols_, [&](std::int64_t r) {
+    float* row = gate.row(r);
+    if (up.data != nullptr && f.gated != nullptr) {
+      f.gated(row, up.row(r), cols_);
+    } else {
+      f.plain(row, cols_);
+      if (up.data != nullptr) kernels::kernels().mul_f32(up.row(r), row, cols_);
+    }
+    if (forms.blocks) quantize_row(row, r);
+  });
+}
+
+}  // namespace narrow::ops
