@@ -78,6 +78,10 @@ struct KernelTable {
   // gate[i] = f(gate[i]) * up[i] with the functions above (Shazeer 2020, "GLU variants").
   void (*silu_mul)(float* gate, const float* up, std::int64_t k);
   void (*gelu_tanh_mul)(float* gate, const float* up, std::int64_t k);
+
+  // The arithmetic limit, for benchmarks: nothing but independent int8 products summed in int32, without
+  // memory. Returns the operations done, two per product; its time grows with `rounds`.
+  std::int64_t (*int8_peak)(std::int64_t rounds);
 };
 
 }  // namespace narrow::kernels

@@ -30,6 +30,7 @@ KernelTable make_table() {
   set(Format::kQ4_K, vec_dot_q4_k_f32);
   set(Format::kQ5_K, vec_dot_q5_k_f32);
   set(Format::kQ6_K, vec_dot_q6_k_f32);
+  t.int8_peak = int8_peak;
   return t;
 }
 

@@ -17,4 +17,6 @@ void softcap(float* x, float cap, std::int64_t k);
 void silu(float* x, std::int64_t k);
 void gelu_tanh(float* x, std::int64_t k);
 
+std::int64_t int8_peak(std::int64_t rounds);
+
 }  // namespace narrow::kernels::avx512_vnni

@@ -16,6 +16,7 @@ KernelTable make_table() {
   t.softcap = softcap;
   t.silu = silu;
   t.gelu_tanh = gelu_tanh;
+  t.int8_peak = int8_peak;
   return t;
 }
 

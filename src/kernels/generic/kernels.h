@@ -31,4 +31,6 @@ void quantize_row(const float* x, std::int64_t k, std::int8_t* q, float* scale, 
 void rms_norm_quantize(const float* x, const float* gain, float eps, std::int64_t k, std::int8_t* q,
                        float* scale, std::int32_t* sums);
 
+std::int64_t int8_peak(std::int64_t rounds);
+
 }  // namespace narrow::kernels::generic

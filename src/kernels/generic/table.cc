@@ -30,6 +30,7 @@ const KernelTable& table() {
       .relu = relu,
       .silu_mul = silu_mul,
       .gelu_tanh_mul = gelu_tanh_mul,
+      .int8_peak = int8_peak,
   };
   return kTable;
 }
