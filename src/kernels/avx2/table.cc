@@ -1,6 +1,7 @@
 #include "kernels/avx2/table.h"
 
 #include "formats/format.h"
+#include "kernels/avx2/dense_int8.h"
 #include "kernels/avx2/kernels.h"
 #include "kernels/avx2/vec_dot.h"
 #include "kernels/generic/table.h"
@@ -31,6 +32,7 @@ KernelTable make_table() {
   set(Format::kQ5_K, vec_dot_q5_k_f32);
   set(Format::kQ6_K, vec_dot_q6_k_f32);
   t.int8_peak = int8_peak;
+  t.dense_int8 = &kDenseInt8;
   return t;
 }
 

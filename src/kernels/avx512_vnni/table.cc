@@ -1,6 +1,7 @@
 #include "kernels/avx512_vnni/table.h"
 
 #include "kernels/avx2/table.h"
+#include "kernels/avx512_vnni/dense_int8.h"
 #include "kernels/avx512_vnni/kernels.h"
 
 namespace narrow::kernels::avx512_vnni {
@@ -17,6 +18,7 @@ KernelTable make_table() {
   t.silu = silu;
   t.gelu_tanh = gelu_tanh;
   t.int8_peak = int8_peak;
+  t.dense_int8 = &kDenseInt8;
   return t;
 }
 

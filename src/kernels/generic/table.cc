@@ -1,5 +1,6 @@
 #include "kernels/generic/table.h"
 
+#include "kernels/generic/dense_int8.h"
 #include "kernels/generic/kernels.h"
 
 namespace narrow::kernels::generic {
@@ -15,7 +16,7 @@ const KernelTable& table() {
       .panel_rows = 16,
       .packed = {},
       .attention = nullptr,
-      .dense_int8 = nullptr,
+      .dense_int8 = &kDenseInt8,
       .quantize_row = quantize_row,
       .rms_norm_quantize = rms_norm_quantize,
       .rms_norm = rms_norm,
