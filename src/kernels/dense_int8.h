@@ -28,6 +28,9 @@ inline constexpr std::int64_t kDenseInt8Pad = 64;
 constexpr std::int64_t dense_int8_padded(std::int64_t k) {
   return (k + kDenseInt8Pad - 1) / kDenseInt8Pad * kDenseInt8Pad;
 }
+// Bytes from one activation row to the next: an odd number of cache lines, so that a tile's rows fall into
+// different sets of the cache.
+constexpr std::int64_t dense_int8_stride(std::int64_t k) { return dense_int8_padded(k) | kDenseInt8Pad; }
 
 // Output features per panel, on every instruction set.
 inline constexpr std::int64_t kDenseInt8PanelRows = 16;
@@ -46,9 +49,9 @@ struct DenseInt8Scheme {
   std::int32_t zero = 0;  // static asymmetric only, -128 .. 127
 };
 
-// m quantized activation rows of k values; rows are dense_int8_padded(k) codes apart, those beyond k are 0.
+// m quantized activation rows of k values; codes from k to dense_int8_padded(k) are 0.
 struct DenseInt8Rows {
-  const std::int8_t* q = nullptr;      // [m, dense_int8_padded(k)]
+  const std::int8_t* q = nullptr;      // [m, dense_int8_stride(k)]
   const float* scale = nullptr;        // [m]
   const std::int32_t* zero = nullptr;  // [m]
   const std::int32_t* sum = nullptr;   // [m]: sum of q

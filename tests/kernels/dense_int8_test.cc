@@ -54,12 +54,12 @@ struct Case {
                                 ? code(rng, fill, -128)
                                 : static_cast<std::int8_t>(fill == Fill::kLargest ? -128 : 127));
     }
-    q.assign(static_cast<std::size_t>(m * dense_int8_padded(k)), 0);
+    q.assign(static_cast<std::size_t>(m * dense_int8_stride(k)), 0);
     for (std::int64_t t = 0; t < m; ++t) {
       std::int32_t total = 0;
       for (std::int64_t i = 0; i < k; ++i) {
         const std::int8_t c = code(rng, fill, -128);
-        q[static_cast<std::size_t>(t * dense_int8_padded(k) + i)] = c;
+        q[static_cast<std::size_t>(t * dense_int8_stride(k) + i)] = c;
         total += c;
       }
       sum.push_back(total);
@@ -77,7 +77,7 @@ struct Case {
     const std::int64_t z = weight_zero.empty() ? 0 : weight_zero[static_cast<std::size_t>(f)];
     for (std::int64_t i = 0; i < k; ++i) {
       total +=
-          (q[static_cast<std::size_t>(t * dense_int8_padded(k) + i)] - zero[static_cast<std::size_t>(t)]) *
+          (q[static_cast<std::size_t>(t * dense_int8_stride(k) + i)] - zero[static_cast<std::size_t>(t)]) *
           (weights[static_cast<std::size_t>(f * k + i)] - z);
     }
     EXPECT_LE(std::abs(total), std::numeric_limits<std::int32_t>::max());

@@ -21,27 +21,34 @@ inline __m256i load_i32(const std::int32_t* p) {
 template <int T>
 void tile(const std::byte* panel, std::int64_t n_rows, const DenseInt8Rows& x, std::int64_t t, float* out,
           std::int64_t out_stride) {
-  const std::int64_t padded = dense_int8_padded(x.k);
+  const std::int64_t padded = dense_int8_padded(x.k), stride = dense_int8_stride(x.k);
   __m256i acc[T][4];
+#pragma GCC unroll 16
   for (int j = 0; j < T; ++j) {
+#pragma GCC unroll 16
     for (int v = 0; v < 4; ++v) acc[j][v] = _mm256_setzero_si256();
   }
   for (std::int64_t i = 0; i < padded; i += 4) {
     __m256i w[4];  // 4 features x 4 elements each
+#pragma GCC unroll 16
     for (int v = 0; v < 4; ++v) {
       w[v] = _mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(panel + i * 16 + v * 16)));
     }
+#pragma GCC unroll 16
     for (int j = 0; j < T; ++j) {
       std::int32_t four;
-      __builtin_memcpy(&four, x.q + (t + j) * padded + i, sizeof four);
+      __builtin_memcpy(&four, x.q + (t + j) * stride + i, sizeof four);
       const __m256i a = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
+#pragma GCC unroll 16
       for (int v = 0; v < 4; ++v) acc[j][v] = _mm256_add_epi32(acc[j][v], _mm256_madd_epi16(w[v], a));
     }
   }
   const auto* trailer = reinterpret_cast<const DenseInt8Trailer*>(panel + padded * 16);
+#pragma GCC unroll 16
   for (int j = 0; j < T; ++j) {
     alignas(32) float y[16];
     const __m256i sum = _mm256_set1_epi32(x.sum[t + j]), zero = _mm256_set1_epi32(x.zero[t + j]);
+#pragma GCC unroll 16
     for (int half = 0; half < 2; ++half) {
       // Two partial sums per feature, and the order of features within 128-bit halves, are put right.
       const __m256i pairs = _mm256_hadd_epi32(acc[j][2 * half], acc[j][2 * half + 1]);

@@ -15,11 +15,18 @@ using generic::DenseInt8Trailer;
 // and broadcasts 12 activations for 24 products, so that with two load ports the two product ports are never
 // starved; 24 independent sums cover the products' latency of 5 cycles many times.
 constexpr int kTilePanels = 2, kTileTokens = 12;
+constexpr std::int64_t kChunkBytes = 512 * 1024;
 
 inline __m512i broadcast4(const std::int8_t* q) {
   std::int32_t four;
   __builtin_memcpy(&four, q, sizeof four);
   return _mm512_set1_epi32(four);
+}
+
+// sums += products of 4 unsigned codes w and 4 signed codes a per lane. Written as an instruction, because
+// gcc 12 copies and spills accumulators around its intrinsic.
+inline void multiply_add(__m512i& sums, __m512i w, __m512i a) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(w), "v"(a));
 }
 
 // Per panel: what the sums become.
@@ -48,26 +55,35 @@ inline void store(const Epilogue& e, __m512i sums, const DenseInt8Rows& x, std::
 template <int P, int T>
 void tile(const std::byte* panels, std::int64_t n_rows, const DenseInt8Rows& x, std::int64_t t, float* out,
           std::int64_t out_stride) {
-  const std::int64_t padded = dense_int8_padded(x.k), panel_size = generic::dense_int8_panel_size(x.k);
+  const std::int64_t padded = dense_int8_padded(x.k), stride = dense_int8_stride(x.k);
+  const std::int64_t panel_size = generic::dense_int8_panel_size(x.k);
   __m512i acc[P][T];
+#pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 16
     for (int i = 0; i < T; ++i) acc[p][i] = _mm512_setzero_si512();
   }
   // Rows are addressed as one pointer per three rows, plus 0, 1 or 2 strides: fewer registers than rows.
   constexpr int kPointers = (T + 2) / 3;
   const std::int8_t* q[kPointers];
-  for (int i = 0; i < kPointers; ++i) q[i] = x.q + (t + 3 * i) * padded;
+#pragma GCC unroll 16
+  for (int i = 0; i < kPointers; ++i) q[i] = x.q + (t + 3 * i) * stride;
   for (std::int64_t i = 0; i < padded; i += 4) {
     __m512i w[P];
+#pragma GCC unroll 16
     for (int p = 0; p < P; ++p) w[p] = _mm512_load_si512(panels + p * panel_size + i * 16);
+#pragma GCC unroll 16
     for (int j = 0; j < T; ++j) {
-      const __m512i a = broadcast4(q[j / 3] + j % 3 * padded + i);
-      for (int p = 0; p < P; ++p) acc[p][j] = _mm512_dpbusd_epi32(acc[p][j], w[p], a);
+      const __m512i a = broadcast4(q[j / 3] + j % 3 * stride + i);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) multiply_add(acc[p][j], w[p], a);
     }
   }
+#pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
     const Epilogue e =
         load_epilogue(panels + (p + 1) * panel_size - sizeof(DenseInt8Trailer), n_rows - 16 * p);
+#pragma GCC unroll 16
     for (int j = 0; j < T; ++j) {
       store(e, acc[p][j], x, t + j, out + (t + j) * out_stride + 16 * p);
     }
@@ -85,11 +101,12 @@ constexpr Tile kTiles[kTileTokens + 1] = {nullptr,     tile<P, 1>,  tile<P, 2>, 
 void single(const std::byte* panel, std::int64_t n_rows, const DenseInt8Rows& x, float* out) {
   const std::int64_t padded = dense_int8_padded(x.k);
   __m512i acc[4];
+#pragma GCC unroll 16
   for (int i = 0; i < 4; ++i) acc[i] = _mm512_setzero_si512();
   for (std::int64_t i = 0; i < padded; i += 16) {
+#pragma GCC unroll 16
     for (int j = 0; j < 4; ++j) {
-      acc[j] = _mm512_dpbusd_epi32(acc[j], _mm512_load_si512(panel + i * 16 + j * 64),
-                                   broadcast4(x.q + i + 4 * j));
+      multiply_add(acc[j], _mm512_load_si512(panel + i * 16 + j * 64), broadcast4(x.q + i + 4 * j));
     }
   }
   const __m512i sums = _mm512_add_epi32(_mm512_add_epi32(acc[0], acc[1]), _mm512_add_epi32(acc[2], acc[3]));
@@ -140,11 +157,20 @@ void dense_int8_multiply(const std::byte* panels, std::int64_t n_rows, const Den
     }
     return;
   }
-  for (std::int64_t n = 0; n < n_rows; n += 16 * kTilePanels, panels += kTilePanels * panel_size) {
-    const Tile* tiles = n_rows - n > 16 ? kTiles<kTilePanels> : kTiles<1>;
-    for (std::int64_t t = 0; t < x.m; t += kTileTokens) {
-      const std::int64_t tokens = x.m - t < kTileTokens ? x.m - t : kTileTokens;
-      tiles[tokens](panels, n_rows - n, x, t, out + n, out_stride);
+  // Tokens in chunks that stay in the second-level cache while all panels pass.
+  const std::int64_t fit = kChunkBytes / dense_int8_stride(x.k) / kTileTokens * kTileTokens;
+  const std::int64_t chunk = fit > kTileTokens ? fit : kTileTokens;
+  for (std::int64_t first = 0; first < x.m; first += chunk) {
+    const std::int64_t end = x.m - first < chunk ? x.m : first + chunk;
+    // Tiles of equal height, since a low one has too few sums to cover the latency.
+    const std::int64_t tiles_high = (end - first + kTileTokens - 1) / kTileTokens;
+    const std::int64_t height = (end - first + tiles_high - 1) / tiles_high;
+    for (std::int64_t n = 0; n < n_rows; n += 16 * kTilePanels) {
+      const Tile* tiles = n_rows - n > 16 ? kTiles<kTilePanels> : kTiles<1>;
+      for (std::int64_t t = first; t < end; t += height) {
+        const std::int64_t tokens = end - t < height ? end - t : height;
+        tiles[tokens](panels + n / 16 * panel_size, n_rows - n, x, t, out + n, out_stride);
+      }
     }
   }
 }

@@ -9,7 +9,6 @@ namespace {
 
 void multiply(const std::byte* panels, std::int64_t n_rows, const DenseInt8Rows& x, float* out,
               std::int64_t out_stride) {
-  const std::int64_t padded = dense_int8_padded(x.k);
   for (std::int64_t n = 0; n < n_rows; ++n) {
     const std::int64_t lane = n % kDenseInt8PanelRows;
     const std::byte* panel = panels + n / kDenseInt8PanelRows * dense_int8_panel_size(x.k);
@@ -18,7 +17,7 @@ void multiply(const std::byte* panels, std::int64_t n_rows, const DenseInt8Rows&
     std::memcpy(&trailer, panel + dense_int8_code_bytes(x.k), sizeof trailer);
     const std::int32_t zero_n = trailer.zero[lane];
     for (std::int64_t t = 0; t < x.m; ++t) {
-      const std::int8_t* q = x.q + t * padded;
+      const std::int8_t* q = x.q + t * dense_int8_stride(x.k);
       std::int32_t sum = 0;
       for (std::int64_t i = 0; i < x.k; ++i) {
         const std::int32_t code = codes[i / 4 * 4 * kDenseInt8PanelRows + i % 4];
