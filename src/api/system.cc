@@ -12,6 +12,7 @@ namespace narrow {
 
 void set_threads(int n) { set_thread_count(n); }
 int threads() { return thread_count(); }
+// set_thread_pinning is base/thread_team's own.
 std::string isa_description() { return kernels::isa_description(); }
 std::uint64_t peak_memory_bytes() { return peak_resident_bytes(); }
 

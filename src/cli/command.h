@@ -9,7 +9,8 @@ namespace narrow::cli {
 
 // Options that every subcommand shares, and what it draws progress with.
 struct Context {
-  int threads = 0;     // --threads; 0: all cores
+  int threads = 0;     // --threads; 0: all physical cores
+  bool pin = false;    // --pin: each thread on a core of its own
   bool quiet = false;  // --quiet: no progress
   int exit_code = 0;   // set by the subcommand's callback
 };

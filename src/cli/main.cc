@@ -44,14 +44,18 @@ int run(int argc, char** argv) {
   CLI::App app("Compress language models by quantization, measure what was lost, and run them.", "narrow");
   app.set_version_flag("--version",
                        [] { return fmt::format("narrow {} ({})", NARROW_VERSION, isa_description()); });
-  app.add_option("--threads", context.threads, "Threads to use; 0: all cores")
+  app.add_option("--threads", context.threads, "Threads to use; 0: all physical cores")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_flag("--pin", context.pin, "Bind each thread to a core of its own");
   app.add_flag("-q,--quiet", context.quiet, "No progress on standard error");
   app.fallthrough();
   app.require_subcommand(0, 1);
   app.footer(kFooter);
-  app.parse_complete_callback([&context] { set_threads(context.threads); });
+  app.parse_complete_callback([&context] {
+    set_threads(context.threads);
+    set_thread_pinning(context.pin);
+  });
 
   add_quantize(app, context);
   add_eval(app, context);

@@ -4,7 +4,6 @@
 
 #include "base/digest.h"
 #include "base/mapped_file.h"
-#include "base/thread_team.h"
 #include "testing/testing.h"
 
 namespace narrow {
@@ -92,14 +91,6 @@ TEST(Digest, Sha256OfKnownText) {
   Sha256 d;
   d.update(std::as_bytes(std::span("abc", 3)));
   EXPECT_EQ(d.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-}
-
-TEST(ThreadTeam, EachItemOnceAndNestedCallsRunSerially) {
-  std::vector<int> seen(1000, 0);
-  parallel_for(1000, [&](std::int64_t i, int) {
-    parallel_for(1, [&](std::int64_t, int) { seen[static_cast<std::size_t>(i)]++; });
-  });
-  for (const int n : seen) EXPECT_EQ(n, 1);
 }
 
 }  // namespace
