@@ -1,6 +1,7 @@
 #include "kernels/avx2/table.h"
 
 #include "formats/format.h"
+#include "kernels/avx2/attention.h"
 #include "kernels/avx2/dense_int8.h"
 #include "kernels/avx2/kernels.h"
 #include "kernels/avx2/vec_dot.h"
@@ -12,6 +13,7 @@ namespace {
 KernelTable make_table() {
   KernelTable t = generic::table();  // what is not listed below the compiler vectorises well enough
   t.name = "avx2";
+  t.attention = &kAttention;
   t.dot_f32 = dot_f32;
   t.axpy_f32 = axpy_f32;
   t.rms_norm = rms_norm;

@@ -1,6 +1,7 @@
 #include "kernels/avx512_vnni/table.h"
 
 #include "kernels/avx2/table.h"
+#include "kernels/avx512_vnni/attention.h"
 #include "kernels/avx512_vnni/dense_int8.h"
 #include "kernels/avx512_vnni/kernels.h"
 
@@ -10,6 +11,7 @@ namespace {
 KernelTable make_table() {
   KernelTable t = avx2::table();  // every such processor has AVX2 too
   t.name = "avx512_vnni";
+  t.attention = &kAttention;
   t.dot_f32 = dot_f32;
   t.axpy_f32 = axpy_f32;
   t.rms_norm = rms_norm;

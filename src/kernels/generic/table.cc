@@ -1,5 +1,6 @@
 #include "kernels/generic/table.h"
 
+#include "kernels/generic/attention.h"
 #include "kernels/generic/dense_int8.h"
 #include "kernels/generic/kernels.h"
 
@@ -15,7 +16,7 @@ const KernelTable& table() {
       .vec_dot = {},
       .panel_rows = 16,
       .packed = {},
-      .attention = nullptr,
+      .attention = &kAttention,
       .dense_int8 = &kDenseInt8,
       .quantize_row = quantize_row,
       .rms_norm_quantize = rms_norm_quantize,
