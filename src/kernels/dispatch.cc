@@ -6,6 +6,9 @@
 #if defined(__x86_64__)
 #include "kernels/avx2/table.h"
 #include "kernels/avx512_vnni/table.h"
+#elif defined(__aarch64__)
+#include "kernels/neon/table.h"
+#include "kernels/neon_i8mm/table.h"
 #endif
 
 namespace narrow::kernels {
@@ -25,6 +28,10 @@ constexpr Isa kIsas[] = {
      "avx512 and avx512_vnni"},
     {"avx2", avx2::table, [](const CpuFeatures& f) { return f.avx2 && f.fma && f.f16c; },
      "avx2, fma and f16c"},
+#elif defined(__aarch64__)
+    {"neon_i8mm", neon_i8mm::table, [](const CpuFeatures& f) { return f.dotprod && f.i8mm; },
+     "dotprod and i8mm"},
+    {"neon", neon::table, [](const CpuFeatures& f) { return f.neon && f.dotprod; }, "dotprod"},
 #endif
     {"generic", generic::table, [](const CpuFeatures&) { return true; }, "nothing"},
 };

@@ -1,0 +1,39 @@
+#include "kernels/neon/table.h"
+
+#include "formats/format.h"
+#include "kernels/generic/table.h"
+#include "kernels/neon/kernels.h"
+#include "kernels/neon/vec_dot.h"
+
+namespace narrow::kernels::neon {
+namespace {
+
+KernelTable make_table() {
+  KernelTable t = generic::table();  // what is not listed below the compiler vectorises well enough
+  t.name = "neon";
+  t.dot_f32 = dot_f32;
+  t.axpy_f32 = axpy_f32;
+  t.quantize_row = quantize_row;
+  t.rms_norm_quantize = rms_norm_quantize;
+  t.rms_norm = rms_norm;
+  t.softmax = softmax;
+  t.softcap = softcap;
+  t.silu = silu;
+  t.gelu_tanh = gelu_tanh;
+  t.silu_mul = silu_mul;
+  t.gelu_tanh_mul = gelu_tanh_mul;
+  const auto set = [&t](Format f, VecDot vec_dot) { t.vec_dot[static_cast<std::size_t>(f)] = vec_dot; };
+  set(Format::kF16, vec_dot_f16_f32);
+  set(Format::kBF16, vec_dot_bf16_f32);
+  t.int8_peak = int8_peak;
+  return t;
+}
+
+}  // namespace
+
+const KernelTable& table() {
+  static const KernelTable kTable = make_table();
+  return kTable;
+}
+
+}  // namespace narrow::kernels::neon

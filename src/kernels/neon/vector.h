@@ -1,0 +1,65 @@
+// Pieces that the NEON kernels share. Everything is static: this code must stay in its own translation units.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+namespace narrow::kernels::neon {
+
+// e^x to about 1e-7 relative, as in avx2/vector.h: below -87.3 the result is 0, above 88.3 it stays at
+// e^88.3.
+static inline float32x4_t exp_ps(float32x4_t x) {
+  const uint32x4_t underflow = vcltq_f32(x, vdupq_n_f32(-87.3f));
+  x = vmaxq_f32(vminq_f32(x, vdupq_n_f32(88.3f)), vdupq_n_f32(-87.3f));
+  const float32x4_t n = vrndnq_f32(vmulq_f32(x, vdupq_n_f32(1.44269504088896341f)));
+  float32x4_t r = vfmsq_f32(x, n, vdupq_n_f32(0.693359375f));
+  r = vfmsq_f32(r, n, vdupq_n_f32(-2.12194440e-4f));
+  float32x4_t p = vdupq_n_f32(1.9875691500e-4f);
+  p = vfmaq_f32(vdupq_n_f32(1.3981999507e-3f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(8.3334519073e-3f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(4.1665795894e-2f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(1.6666665459e-1f), p, r);
+  p = vfmaq_f32(vdupq_n_f32(5.0000001201e-1f), p, r);
+  p = vfmaq_f32(vaddq_f32(r, vdupq_n_f32(1.0f)), p, vmulq_f32(r, r));
+  const int32x4_t exponent = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
+  const float32x4_t e = vmulq_f32(p, vreinterpretq_f32_s32(exponent));
+  return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(e), underflow));
+}
+
+static inline float32x4_t silu_ps(float32x4_t v) {
+  return vdivq_f32(v, vaddq_f32(vdupq_n_f32(1.0f), exp_ps(vnegq_f32(v))));
+}
+
+// 0.5 (1 + tanh(u)) = 1 / (1 + e^-2u), with u = sqrt(2 / pi) (x + 0.044715 x^3).
+static inline float32x4_t gelu_tanh_ps(float32x4_t v) {
+  const float32x4_t inner = vfmaq_f32(v, vmulq_n_f32(vmulq_f32(v, v), 0.044715f), v);
+  const float32x4_t e = exp_ps(vmulq_n_f32(inner, -2.0f * 0.79788456080286536f));
+  return vdivq_f32(v, vaddq_f32(vdupq_n_f32(1.0f), e));
+}
+
+// In place over k values, four at a time; the last few go through a padded buffer.
+template <class F>
+static inline void map_ps(float* x, std::int64_t k, F f) {
+  std::int64_t i = 0;
+  for (; i + 4 <= k; i += 4) vst1q_f32(x + i, f(vld1q_f32(x + i)));
+  if (i == k) return;
+  float tail[4] = {};
+  for (std::int64_t j = i; j < k; ++j) tail[j - i] = x[j];
+  vst1q_f32(tail, f(vld1q_f32(tail)));
+  for (std::int64_t j = i; j < k; ++j) x[j] = tail[j - i];
+}
+
+// x[i] = f(x[i]) * y[i], likewise.
+template <class F>
+static inline void map_mul_ps(float* x, const float* y, std::int64_t k, F f) {
+  std::int64_t i = 0;
+  for (; i + 4 <= k; i += 4) vst1q_f32(x + i, vmulq_f32(f(vld1q_f32(x + i)), vld1q_f32(y + i)));
+  if (i == k) return;
+  float tail[4] = {};
+  for (std::int64_t j = i; j < k; ++j) tail[j - i] = x[j];
+  vst1q_f32(tail, f(vld1q_f32(tail)));
+  for (std::int64_t j = i; j < k; ++j) x[j] = tail[j - i] * y[j];
+}
+
+}  // namespace narrow::kernels::neon

@@ -1,0 +1,23 @@
+#include "kernels/neon_i8mm/table.h"
+
+#include "kernels/neon/table.h"
+#include "kernels/neon_i8mm/kernels.h"
+
+namespace narrow::kernels::neon_i8mm {
+namespace {
+
+KernelTable make_table() {
+  KernelTable t = neon::table();  // every such processor has the dot product instructions too
+  t.name = "neon_i8mm";
+  t.int8_peak = int8_peak;
+  return t;
+}
+
+}  // namespace
+
+const KernelTable& table() {
+  static const KernelTable kTable = make_table();
+  return kTable;
+}
+
+}  // namespace narrow::kernels::neon_i8mm
