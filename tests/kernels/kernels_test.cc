@@ -172,6 +172,39 @@ TEST_P(EveryIsa, FunctionsOfOneNumber) {
   }
 }
 
+TEST_P(EveryIsa, GatedFunctionsAreFunctionTimesUp) {
+  for (const std::int64_t k : kLengths) {
+    const std::vector<float> gate = random_vector(k, 14, 4.0f), up = random_vector(k, 15, 2.0f);
+    std::vector<float> silu = gate, gelu = gate, want_silu = gate, want_gelu = gate;
+    for (std::size_t i = 0; i < gate.size(); ++i) {
+      const double v = gate[i], u = up[i];
+      want_silu[i] = static_cast<float>(v / (1 + std::exp(-v)) * u);
+      want_gelu[i] = static_cast<float>(
+          u * v / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (v + 0.044715 * v * v * v))));
+    }
+    kt().silu_mul(silu.data(), up.data(), k);
+    kt().gelu_tanh_mul(gelu.data(), up.data(), k);
+    expect_near(silu, want_silu, 3e-6f, 1e-5f, "silu_mul");
+    expect_near(gelu, want_gelu, 3e-6f, 1e-5f, "gelu_tanh_mul");
+  }
+}
+
+// Rope has no sums, so that every instruction set can give the same bits; nothing beyond dims is touched.
+TEST_P(EveryIsa, RopeEqualsGenericBitForBit) {
+  const KernelTable& oracle = *available_kernels(cpu_features()).back();
+  for (std::int64_t dims = 2; dims <= 256; dims += 2) {
+    const std::vector<float> x = random_vector(dims + 32, 16), cos = random_vector(dims / 2, 17),
+                             sin = random_vector(dims / 2, 18);
+    std::vector<float> half = x, want_half = x, interleaved = x, want_interleaved = x;
+    kt().rope_half(half.data(), cos.data(), sin.data(), dims);
+    oracle.rope_half(want_half.data(), cos.data(), sin.data(), dims);
+    kt().rope_interleaved(interleaved.data(), cos.data(), sin.data(), dims);
+    oracle.rope_interleaved(want_interleaved.data(), cos.data(), sin.data(), dims);
+    EXPECT_EQ(half, want_half) << dims;
+    EXPECT_EQ(interleaved, want_interleaved) << dims;
+  }
+}
+
 TEST_P(EveryIsa, VecDotsMatchDecodeAndDot) {
   std::string covered;
   for (std::size_t id = 0; id < kVecDotSlots; ++id) {

@@ -15,4 +15,33 @@ void rms_norm(const float* x, const float* gain, float eps, float* y, std::int64
   for (; i < k; ++i) y[i] = x[i] * scale * gain[i];
 }
 
+void layer_norm(const float* x, const float* gain, const float* bias, float eps, float* y, std::int64_t k) {
+  const std::int64_t whole = k / 8 * 8;
+  __m256 sums = _mm256_setzero_ps();
+  for (std::int64_t i = 0; i < whole; i += 8) sums = _mm256_add_ps(sums, _mm256_loadu_ps(x + i));
+  float sum = horizontal_sum(sums);
+  for (std::int64_t i = whole; i < k; ++i) sum += x[i];
+  const float mean = sum / static_cast<float>(k);
+  const __m256 vmean = _mm256_set1_ps(mean);
+  __m256 squares = _mm256_setzero_ps();
+  for (std::int64_t i = 0; i < whole; i += 8) {
+    const __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x + i), vmean);
+    squares = _mm256_fmadd_ps(d, d, squares);
+  }
+  float square = horizontal_sum(squares);
+  for (std::int64_t i = whole; i < k; ++i) square += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / __builtin_sqrtf(square / static_cast<float>(k) + eps);
+  const __m256 vscale = _mm256_set1_ps(scale);
+  for (std::int64_t i = 0; i < whole; i += 8) {
+    const __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x + i), vmean);
+    __m256 v = _mm256_mul_ps(_mm256_mul_ps(d, vscale), _mm256_loadu_ps(gain + i));
+    if (bias != nullptr) v = _mm256_add_ps(v, _mm256_loadu_ps(bias + i));
+    _mm256_storeu_ps(y + i, v);
+  }
+  for (std::int64_t i = whole; i < k; ++i) {
+    y[i] = (x[i] - mean) * scale * gain[i];
+    if (bias != nullptr) y[i] += bias[i];
+  }
+}
+
 }  // namespace narrow::kernels::avx2

@@ -22,6 +22,14 @@ KernelTable make_table() {
   t.softcap = softcap;
   t.silu = silu;
   t.gelu_tanh = gelu_tanh;
+  t.gelu_erf = gelu_erf;
+  t.silu_mul = silu_mul;
+  t.gelu_tanh_mul = gelu_tanh_mul;
+  t.layer_norm = layer_norm;
+  t.quantize_row = quantize_row;
+  t.rms_norm_quantize = rms_norm_quantize;
+  t.rope_half = rope_half;
+  t.rope_interleaved = rope_interleaved;
   const auto set = [&t](Format f, VecDot vec_dot) { t.vec_dot[static_cast<std::size_t>(f)] = vec_dot; };
   set(Format::kF16, vec_dot_f16_f32);
   set(Format::kBF16, vec_dot_bf16_f32);

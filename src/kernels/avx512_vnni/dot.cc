@@ -34,4 +34,26 @@ void axpy_f32(float a, const float* x, float* y, std::int64_t k) {
       _mm512_fmadd_ps(va, _mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i)));
 }
 
+void add_f32(const float* x, float* y, std::int64_t k) {
+  std::int64_t i = 0;
+  for (; i + 16 <= k; i += 16) {
+    _mm512_storeu_ps(y + i, _mm512_add_ps(_mm512_loadu_ps(y + i), _mm512_loadu_ps(x + i)));
+  }
+  if (i == k) return;
+  const __mmask16 mask = tail_mask(k - i);
+  _mm512_mask_storeu_ps(
+      y + i, mask, _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y + i), _mm512_maskz_loadu_ps(mask, x + i)));
+}
+
+void mul_f32(const float* x, float* y, std::int64_t k) {
+  std::int64_t i = 0;
+  for (; i + 16 <= k; i += 16) {
+    _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_loadu_ps(y + i), _mm512_loadu_ps(x + i)));
+  }
+  if (i == k) return;
+  const __mmask16 mask = tail_mask(k - i);
+  _mm512_mask_storeu_ps(
+      y + i, mask, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, y + i), _mm512_maskz_loadu_ps(mask, x + i)));
+}
+
 }  // namespace narrow::kernels::avx512_vnni
