@@ -58,49 +58,101 @@ static inline Range seen(Range visited, std::int64_t position, std::int64_t wind
   return r;
 }
 
+// Scores are kept in units of ln 2, so that their exponentials are powers of two.
+inline constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+inline constexpr float kUnseen = -std::numeric_limits<float>::infinity();
+
+// cap * tanh(x / cap), tanh z = 1 - 2 / (e^2z + 1)
 template <class V>
 static inline typename V::F cap_scores(typename V::F x, float cap) {
-  // cap * tanh(x / cap), tanh z = 1 - 2 / (e^2z + 1)
-  const typename V::F one = V::set1(1.0f);
-  const typename V::F e = V::exp(V::mul(x, V::set1(2.0f / cap)));
-  return V::mul(V::set1(cap), V::sub(one, V::div(V::set1(2.0f), V::add(e, one))));
+  const typename V::F one = V::set1(1.0f), limit = V::set1(60.0f);  // tanh is 1 long before
+  const typename V::F e = V::exp2(V::min(V::mul(x, V::set1(2.0f * kLog2E / cap)), limit));
+  return V::mul(V::set1(cap * kLog2E), V::sub(one, V::div(V::set1(2.0f), V::add(e, one))));
 }
 
-// Scores in columns [columns.begin, columns.end) (multiples of 16) of one row to e^(s - max), zero where the
-// row does not see; returns what the earlier sums of the row must be multiplied by.
+// The running maximum and sum of each query row; sums by lane.
+struct Softmax {
+  float* max;   // [rows]
+  float* sums;  // [rows, 16]
+};
+
+// Scores [rows, P panels] of consecutive query rows to 2^(s - max), zero where a row does not see; factors
+// are what the rows' earlier sums must be multiplied by. ranges: what each row sees, from the first
+// panel's start. In passes over the rows, so that one row's latencies hide behind the others'.
+template <class V, int P>
+static inline void softmax_panels(int rows, float* scores, const Range* ranges, float softcap,
+                                  Softmax running, float* factors) {
+  constexpr int kVectors = P * Panel<V>::kVectors;
+  alignas(64) float shift[16] = {}, change[16] = {};
+  for (int r = 0; r < rows; ++r) {
+    float* s = scores + r * kPagePositions;
+    const bool masked = ranges[r].begin > 0 || ranges[r].end < 16 * P;
+    typename V::F x[kVectors];
+    NARROW_UNROLL
+    for (int v = 0; v < kVectors; ++v) x[v] = V::load(s + v * V::kWidth);
+    if (masked || softcap != 0.0f) {
+      for (int v = 0; v < kVectors; ++v) {
+        if (softcap != 0.0f) x[v] = cap_scores<V>(x[v], softcap);
+        if (masked) x[v] = V::keep(x[v], ranges[r].begin - v * V::kWidth, ranges[r].end - v * V::kWidth);
+        V::store(s + v * V::kWidth, x[v]);
+      }
+    }
+    typename V::F top = x[0];
+    NARROW_UNROLL
+    for (int v = 1; v < kVectors; ++v) top = V::max(top, x[v]);
+    const float old = running.max[r], most = V::reduce_max(top);
+    const float max = most > old ? most : old;
+    running.max[r] = max;
+    shift[r] = max == kUnseen ? 0.0f : max;
+    change[r] = max == old ? 0.0f : old - max;
+  }
+  for (int r = 0; r < rows; r += V::kWidth) V::store(factors + r, V::exp2(V::load(change + r)));
+  for (int r = 0; r < rows; ++r) {
+    float* s = scores + r * kPagePositions;
+    const typename V::F max = V::set1(shift[r]);
+    typename V::F x[kVectors];
+    NARROW_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      x[v] = V::exp2(V::sub(V::load(s + v * V::kWidth), max));
+      V::store(s + v * V::kWidth, x[v]);
+    }
+    typename V::F total = x[0];
+    NARROW_UNROLL
+    for (int v = 1; v < kVectors; ++v) total = V::add(total, x[v]);
+    float* sums = running.sums + r * 16;
+    V::store(sums, V::fma(V::load(sums), V::set1(factors[r]), total));
+  }
+}
+
 template <class V>
-static inline float probabilities(float* s, Range columns, Range row, float softcap, float& max, float& sum) {
-  constexpr float kNone = -std::numeric_limits<float>::infinity();
-  const bool masked = row.begin > columns.begin || row.end < columns.end;
-  typename V::F top = V::set1(max);
-  for (std::int64_t c = columns.begin; c < columns.end; c += V::kWidth) {
-    typename V::F x = V::load(s + c);
-    if (softcap != 0.0f) x = cap_scores<V>(x, softcap);
-    if (masked) x = V::keep(x, row.begin - c, row.end - c);
-    if (masked || softcap != 0.0f) V::store(s + c, x);
-    top = V::max(top, x);
+static void softmax_tile(int rows, std::int64_t panels, float* scores, const Range* ranges, float softcap,
+                         Softmax running, float* factors) {
+  switch (panels) {
+    case 1:
+      return softmax_panels<V, 1>(rows, scores, ranges, softcap, running, factors);
+    case 2:
+      return softmax_panels<V, 2>(rows, scores, ranges, softcap, running, factors);
+    case 3:
+      return softmax_panels<V, 3>(rows, scores, ranges, softcap, running, factors);
+    default:
+      return softmax_panels<V, 4>(rows, scores, ranges, softcap, running, factors);
   }
-  const float new_max = V::reduce_max(top);
-  const typename V::F shift = V::set1(new_max == kNone ? 0.0f : new_max);
-  typename V::F total = V::zero();
-  for (std::int64_t c = columns.begin; c < columns.end; c += V::kWidth) {
-    const typename V::F p = V::exp(V::sub(V::load(s + c), shift));
-    V::store(s + c, p);
-    total = V::add(total, p);
-  }
-  const float factor = max == new_max ? 1.0f : V::first(V::exp(V::sub(V::set1(max), shift)));
-  sum = sum * factor + V::reduce_add(total);
-  max = new_max;
-  return factor;
+}
+
+// Reads ahead what a product will need next: pages are far from each other, where the processor's own
+// prefetch does not follow.
+static inline void read_ahead(const std::byte* p, std::size_t bytes) {
+  for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
 // Queries times the scale, rotated as the keys are: out [rows, head_dim].
 template <class V>
 static void pack_queries(const HeadLayout& l, const AttentionItem& item, float* out) {
+  const float scale = item.softcap == 0.0f ? item.scale * kLog2E : item.scale;
   for (std::int64_t t = 0; t < item.tokens; ++t) {
     const float* from = item.q + t * item.q_stride;
     float* to = out + t * item.group * l.head_dim;
-    for (std::int64_t i = 0; i < item.group * l.head_dim; ++i) to[i] = item.scale * from[i];
+    for (std::int64_t i = 0; i < item.group * l.head_dim; ++i) to[i] = scale * from[i];
   }
   if (l.rotation > 1) hadamard<V>(out, item.rows() * l.head_dim, l.rotation);
 }
@@ -114,12 +166,13 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
   float* key_floats = scratch + kAttentionTileFloats;
   float* value_floats = key_floats + kPagePositions * padded;
   float* queries = value_floats + kPagePositions * padded;
+  const Softmax running = {max, queries + (rows * d + 15) / 16 * 16};
 
   pack_queries<V>(l, item, queries);
   for (std::int64_t i = 0; i < rows * padded; ++i) acc[i] = 0.0f;
   for (std::int64_t r = 0; r < rows; ++r) {
-    max[r] = -std::numeric_limits<float>::infinity();
-    sum[r] = 0.0f;
+    max[r] = kUnseen;
+    for (int i = 0; i < 16; ++i) running.sums[r * 16 + i] = 0.0f;
   }
   const bool as_floats = rows > kMaxRows;
   const RealLoader<V, float> expanded_keys{key_floats, 16, d * kPanelPositions};
@@ -154,6 +207,10 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
       const Range columns = {tile.begin / 16 * 16, (tile.end + 15) / 16 * 16};
       const std::int64_t panel = columns.begin / 16, panels = (columns.end - columns.begin) / 16;
 
+      if (!as_floats) {
+        read_ahead(head + l.values_offset + static_cast<std::size_t>(tile.begin) * l.value_row_bytes,
+                   static_cast<std::size_t>(tile.end - tile.begin) * l.value_row_bytes);
+      }
       const auto score = [&](const auto& keys) {
         multiply<V>(count, queries + begin * d, d, d, keys.panels_from(panel), panels, nullptr,
                     scores + columns.begin, kPagePositions);
@@ -163,11 +220,15 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
       } else {
         with_keys<V>(l, head, score);
       }
+      Range ranges[kMaxRows];
       for (int r = 0; r < count; ++r) {
-        const std::int64_t position = item.first + (begin + r) / item.group - base;
-        factors[r] =
-            probabilities<V>(scores + r * kPagePositions, columns, seen(visited, position, item.window),
-                             item.softcap, max[begin + r], sum[begin + r]);
+        const Range row = seen(visited, item.first + (begin + r) / item.group - base, item.window);
+        ranges[r] = {row.begin - columns.begin, row.end - columns.begin};
+      }
+      softmax_tile<V>(count, panels, scores + columns.begin, ranges, item.softcap,
+                      {running.max + begin, running.sums + begin * 16}, factors);
+      if (!as_floats && base + kPagePositions < item.end) {
+        read_ahead(item.pages[page + 1] + item.offset, l.values_offset);
       }
       const auto add = [&](const auto& values) {
         multiply<V>(count, scores + tile.begin, kPagePositions, tile.end - tile.begin,
@@ -179,6 +240,10 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
         with_values<V>(l, head, add);
       }
     }
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    max[r] *= kLn2;
+    sum[r] = V::reduce_add(V::load(running.sums + r * 16));
   }
 }
 

@@ -46,9 +46,10 @@ Result<HeadLayout> head_layout(Format keys, Format values, std::int64_t head_dim
 }
 
 std::size_t attention_scratch_floats(const HeadLayout& layout, std::int64_t rows) {
-  // Scores of one tile and its factors (flash.h), a page of keys and of values as floats, queries.
-  const std::int64_t floats =
-      kAttentionTileFloats + 2 * kPagePositions * layout.padded_dim + rows * layout.head_dim;
+  // Scores of one tile and its factors, a page of keys and of values as floats, queries, sums by lane
+  // (flash.h).
+  const std::int64_t floats = kAttentionTileFloats + 2 * kPagePositions * layout.padded_dim +
+                              (rows * layout.head_dim + 15) / 16 * 16 + 16 * rows;
   return static_cast<std::size_t>(floats);
 }
 

@@ -22,7 +22,22 @@ struct Vector {
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
-  static F exp(F x) { return exp_ps(x); }
+  // 2^x for x <= 60 to about 1e-7 relative, 0 below 2^-126: coefficients of Cephes' exp2f (Moshier 1989).
+  static F exp2(F x) {
+    const F low = set1(-126.0f);
+    const F in = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
+    x = max(x, low);
+    const F n = round(x), r = sub(x, n);
+    F p = fma(set1(1.535336188319500e-4f), r, set1(1.339887440266574e-3f));
+    p = fma(p, r, set1(9.618437357674640e-3f));
+    p = fma(p, r, set1(5.550332471162809e-2f));
+    p = fma(p, r, set1(2.402264791363012e-1f));
+    p = fma(p, r, set1(6.931472028550421e-1f));
+    p = fma(p, r, set1(1.0f));
+    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    const F scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+    return _mm256_and_ps(in, scaled);
+  }
   static F round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static float first(F x) { return _mm256_cvtss_f32(x); }
   static float reduce_max(F x) { return horizontal_max(x); }

@@ -1,7 +1,8 @@
 #include "kernels/avx512_vnni/attention.h"
 
+#include <immintrin.h>
+
 #include "kernels/attention/flash.h"
-#include "kernels/avx512_vnni/vector.h"
 
 namespace narrow::kernels::avx512_vnni {
 namespace {
@@ -22,7 +23,18 @@ struct Vector {
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
-  static F exp(F x) { return exp_ps(x); }
+  // 2^x for x <= 60 to about 1e-7 relative, 0 below the range of floats: coefficients of Cephes' exp2f
+  // (Moshier 1989).
+  static F exp2(F x) {
+    x = max(x, set1(-160.0f));
+    const F n = round(x), r = sub(x, n);
+    F p = fma(set1(1.535336188319500e-4f), r, set1(1.339887440266574e-3f));
+    p = fma(p, r, set1(9.618437357674640e-3f));
+    p = fma(p, r, set1(5.550332471162809e-2f));
+    p = fma(p, r, set1(2.402264791363012e-1f));
+    p = fma(p, r, set1(6.931472028550421e-1f));
+    return _mm512_scalef_ps(fma(p, r, set1(1.0f)), n);
+  }
   static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static float first(F x) { return _mm512_cvtss_f32(x); }
   static float reduce_max(F x) { return _mm512_reduce_max_ps(x); }

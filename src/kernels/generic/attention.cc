@@ -52,8 +52,8 @@ struct Vector {
   static F min(const F& a, const F& b) {
     return make([&](int i) { return std::min(a.at[i], b.at[i]); });
   }
-  static F exp(const F& x) {
-    return make([&](int i) { return std::exp(x.at[i]); });
+  static F exp2(const F& x) {
+    return make([&](int i) { return std::exp2(x.at[i]); });
   }
   static F round(const F& x) {
     return make([&](int i) { return std::nearbyint(x.at[i]); });
