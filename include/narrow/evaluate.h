@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "narrow/engine.h"
 #include "narrow/progress.h"
 #include "narrow/result.h"
 
@@ -18,6 +19,7 @@ struct EvaluateOptions {
   std::int64_t n_ctx = 512;
   std::int64_t windows = 0;  // 0: all
   std::int64_t stride = 0;   // 0: llama-perplexity's protocol; > 0: sliding window with this step
+  EngineOptions engine;      // of the model; the reference runs with the defaults
 };
 
 struct EvaluateReport {
@@ -43,6 +45,7 @@ Result<EvaluateReport> evaluate(const EvaluateOptions& options, ProgressSink& pr
 struct SpeedOptions {
   std::filesystem::path model;
   int prefill = 512, decode = 32, repetitions = 3;
+  EngineOptions engine;
 };
 struct SpeedReport {
   double prefill_tokens_per_s = 0, prefill_spread = 0;  // median, and (max-min)/median

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "narrow/engine.h"
 #include "narrow/result.h"
 
 namespace narrow {
@@ -43,6 +44,7 @@ class Generator {
     std::filesystem::path model;
     std::filesystem::path tokenizer;  // empty: the model's own
     std::int64_t n_ctx = 0;           // 0: the model's, at most 4096
+    EngineOptions engine;
   };
   static Result<std::unique_ptr<Generator>> load(const Options& options);
   virtual ~Generator() = default;

@@ -1,7 +1,9 @@
 // narrow's C++ API in one include.
 #pragma once
 
+#include "narrow/bench.h"
 #include "narrow/convert.h"
+#include "narrow/engine.h"
 #include "narrow/evaluate.h"
 #include "narrow/generate.h"
 #include "narrow/inspect.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "api/engine.h"
 #include "api/guard.h"
 #include "api/loaded.h"
 #include "base/atomic_file.h"
@@ -50,7 +51,8 @@ EvaluateReport::Divergence summarize_divergence(const std::vector<eval::TokenSco
 Result<EvaluateReport> evaluate_impl(const EvaluateOptions& o, ProgressSink& progress) {
   const auto start = Clock::now();
   NARROW_ASSIGN(const std::string text, read_text_file(o.text, kMaxTextBytes));
-  NARROW_ASSIGN(const api::OpenedModel model, api::open_model(o.model));
+  NARROW_ASSIGN(const runtime::LoadOptions load, api::load_options(o.engine));
+  NARROW_ASSIGN(const api::OpenedModel model, api::open_model(o.model, load));
   const std::int64_t n_vocab = model.weights->config().n_vocab;
   NARROW_ASSIGN(const auto tokenizer, api::open_tokenizer(o.model, n_vocab));
   NARROW_ASSIGN(const std::vector<text::TokenId> ids, tokenizer->encode(text));
@@ -83,12 +85,13 @@ Result<EvaluateReport> evaluate_impl(const EvaluateOptions& o, ProgressSink& pro
   if (tokenizer->spec().add_bos) protocol.bos = tokenizer->spec().bos;
   NARROW_ASSIGN(const auto windows, eval::cut_windows(static_cast<std::int64_t>(ids.size()), protocol));
 
-  runtime::SessionOptions session_options;
-  session_options.n_ctx = o.n_ctx;
+  NARROW_ASSIGN(const runtime::SessionOptions session_options, api::session_options(o.engine, o.n_ctx));
   NARROW_ASSIGN(auto session, runtime::Session::create(model.weights, session_options));
   std::unique_ptr<runtime::Session> reference_session;
   if (reference.weights) {
-    NARROW_ASSIGN(reference_session, runtime::Session::create(reference.weights, session_options));
+    runtime::SessionOptions plain;
+    plain.n_ctx = o.n_ctx;
+    NARROW_ASSIGN(reference_session, runtime::Session::create(reference.weights, plain));
   }
   NARROW_ASSIGN(const eval::Evaluation e,
                 eval::evaluate(*session, n_vocab, reference_session.get(), ids, protocol, progress));
@@ -115,9 +118,11 @@ Result<EvaluateReport> evaluate_impl(const EvaluateOptions& o, ProgressSink& pro
 }
 
 Result<SpeedReport> measure_speed_impl(const SpeedOptions& o, ProgressSink& progress) {
-  NARROW_ASSIGN(const api::OpenedModel model, api::open_model(o.model));
+  NARROW_ASSIGN(const runtime::LoadOptions load, api::load_options(o.engine));
+  NARROW_ASSIGN(const api::OpenedModel model, api::open_model(o.model, load));
+  NARROW_ASSIGN(const runtime::SessionOptions session, api::session_options(o.engine, 0));
   NARROW_ASSIGN(const eval::Speed s,
-                eval::measure_speed(model.weights, o.prefill, o.decode, o.repetitions, progress));
+                eval::measure_speed(model.weights, session, o.prefill, o.decode, o.repetitions, progress));
   SpeedReport r;
   r.prefill_tokens_per_s = s.prefill.median;
   r.prefill_spread = s.prefill.spread;

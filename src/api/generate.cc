@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "api/engine.h"
 #include "api/guard.h"
 #include "api/loaded.h"
 #include "base/cpu_features.h"
@@ -123,7 +124,7 @@ class GeneratorImpl final : public Generator {
 
   Result<std::vector<float>> logits(const std::vector<std::int32_t>& ids) override {
     return api::guarded([&]() -> Result<std::vector<float>> {
-      session_->truncate(0);
+      NARROW_TRY(session_->truncate(0));
       std::vector<float> out;
       NARROW_TRY(session_->forward(ids, runtime::LogitRows::kAll, out));
       return out;
@@ -157,7 +158,7 @@ class GeneratorImpl final : public Generator {
     GenerateReport r;
     r.prompt_tokens = static_cast<std::int64_t>(prompt.size());
     r.stop_reason = "max tokens";
-    session_->truncate(0);
+    NARROW_TRY(session_->truncate(0));
     std::vector<float> logits;
     auto t = Clock::now();
     NARROW_TRY(session_->forward(prompt, runtime::LogitRows::kLast, logits));
@@ -203,12 +204,12 @@ class GeneratorImpl final : public Generator {
 
 Result<std::unique_ptr<Generator>> Generator::load(const Options& options) {
   return api::guarded([&]() -> Result<std::unique_ptr<Generator>> {
-    NARROW_ASSIGN(api::OpenedModel model, api::open_model(options.model));
+    NARROW_ASSIGN(const runtime::LoadOptions load, api::load_options(options.engine));
+    NARROW_ASSIGN(const runtime::SessionOptions so, api::session_options(options.engine, options.n_ctx));
+    NARROW_ASSIGN(api::OpenedModel model, api::open_model(options.model, load));
     NARROW_ASSIGN(auto tokenizer,
                   api::open_tokenizer(options.tokenizer.empty() ? options.model : options.tokenizer,
                                       model.weights->config().n_vocab));
-    runtime::SessionOptions so;
-    so.n_ctx = options.n_ctx;
     NARROW_ASSIGN(auto session, runtime::Session::create(model.weights, so));
     return std::unique_ptr<Generator>(
         std::make_unique<GeneratorImpl>(std::move(model), std::move(tokenizer), std::move(session)));

@@ -5,10 +5,10 @@
 
 namespace narrow::api {
 
-Result<OpenedModel> open_model(const std::filesystem::path& path) {
+Result<OpenedModel> open_model(const std::filesystem::path& path, const runtime::LoadOptions& options) {
   OpenedModel m;
   NARROW_ASSIGN(m.source, model::ModelSource::open(path));
-  NARROW_ASSIGN(m.weights, runtime::LoadedModel::load(m.source));
+  NARROW_ASSIGN(m.weights, runtime::LoadedModel::load(m.source, options));
   return m;
 }
 

@@ -15,7 +15,7 @@ struct OpenedModel {
   std::shared_ptr<const model::ModelSource> source;
   std::shared_ptr<const runtime::LoadedModel> weights;
 };
-Result<OpenedModel> open_model(const std::filesystem::path& path);
+Result<OpenedModel> open_model(const std::filesystem::path& path, const runtime::LoadOptions& options = {});
 
 // The tokenizer in `path` (a model folder or GGUF, a tokenizer.json or a tokenizer.model). A vocabulary
 // larger than the model's `n_vocab` is kCorrupt: it belongs to another model.

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/engine_options.h"
 #include "cli/json_output.h"
 
 namespace narrow::cli {
@@ -53,6 +54,7 @@ void add_eval(CLI::App& app, Context& context) {
   sub->add_option("--windows", o.windows, "Windows to measure; 0: all")->capture_default_str();
   sub->add_option("--stride", o.stride,
                   "Sliding window with this step instead of llama-perplexity's protocol");
+  add_engine_options(*sub, o.engine);
   CLI::Option* speed =
       sub->add_flag("--speed", args->measure_speed, "Measure prefill and decode tokens/s instead");
   sub->add_option("--prefill", args->speed.prefill, "Tokens fed at once, with --speed")
@@ -75,6 +77,7 @@ void add_eval(CLI::App& app, Context& context) {
         return;
       }
       args->speed.model = args->options.model;
+      args->speed.engine = args->options.engine;
       const auto r = measure_speed(args->speed, *progress);
       if (!r.ok()) {
         context.exit_code = report_error(r.error());

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/engine_options.h"
 
 namespace narrow::cli {
 namespace {
@@ -103,6 +104,7 @@ void add_run(CLI::App& app, Context& context) {
   sub->add_option("--tokenizer", a.load.tokenizer, "Tokenizer of another file or folder");
   sub->add_option("--ctx", a.load.n_ctx, "Context length; 0: the model's, at most 4096")
       ->capture_default_str();
+  add_engine_options(*sub, a.load.engine);
   sub->add_option("--temperature", g.temperature, "0: always the most likely token")->capture_default_str();
   sub->add_option("--top-k", g.top_k, "Keep the k most likely tokens; 0: all")->capture_default_str();
   sub->add_option("--top-p", g.top_p, "Keep the fewest tokens with this total probability")

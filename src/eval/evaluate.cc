@@ -93,8 +93,8 @@ Result<Evaluation> evaluate(runtime::Session& model, std::int64_t n_vocab, runti
     const Window& window = windows[w];
     ids.assign(tokens.begin() + window.begin, tokens.begin() + window.begin + window.size);
     if (protocol.bos && protocol.stride == 0) ids[0] = *protocol.bos;
-    model.truncate(0);
-    if (reference) reference->truncate(0);
+    NARROW_TRY(model.truncate(0));
+    if (reference) NARROW_TRY(reference->truncate(0));
 
     // The last token is fed to nobody: nothing after it is scored.
     const std::int64_t fed = window.size - 1;

@@ -46,13 +46,12 @@ void add_bias(Matrix y, const std::vector<float>& bias) {
 
 }  // namespace
 
-Decoder::Decoder(std::shared_ptr<const LoadedModel> model, std::int64_t n_ctx)
+Decoder::Decoder(std::shared_ptr<const LoadedModel> model, std::unique_ptr<KvPool> pool, std::int64_t rows)
     : model_(std::move(model)),
       config_(model_->config()),
       weights_(model_->weights()),
-      cache_(config_.n_layer, config_.n_head_kv, config_.head_dim, n_ctx) {
+      pool_(std::move(pool)) {
   const ModelConfig& c = config_;
-  const std::int64_t rows = std::min(kChunk, n_ctx);
   const auto reserve = [rows](AlignedBuffer<float>& b, std::int64_t width) {
     b.resize(static_cast<std::size_t>(rows * width));
   };
@@ -68,9 +67,19 @@ Decoder::Decoder(std::shared_ptr<const LoadedModel> model, std::int64_t n_ctx)
   }
 }
 
-Result<std::unique_ptr<Decoder>> Decoder::create(std::shared_ptr<const LoadedModel> model,
-                                                 std::int64_t n_ctx) {
-  std::unique_ptr<Decoder> d(new Decoder(std::move(model), n_ctx));
+Result<std::unique_ptr<Decoder>> Decoder::create(std::shared_ptr<const LoadedModel> model, int n_sequences,
+                                                 std::int64_t n_ctx, const SessionOptions& options) {
+  const ModelConfig& c = model->config();
+  const Format usual = model->weights().any_quantized ? Format::kF16 : Format::kF32;
+  const KvOptions kv = {options.cache_keys.value_or(usual), options.cache_values.value_or(usual),
+                        options.rotate_keys};
+  std::vector<std::int64_t> windows;
+  for (const model::LayerConfig& l : c.layers) windows.push_back(l.sliding ? c.sliding_window : 0);
+  const std::int64_t pages = (n_ctx + kernels::kPagePositions - 1) / kernels::kPagePositions;
+  NARROW_ASSIGN(auto pool, KvPool::create(kv, c.n_head_kv, c.head_dim, windows,
+                                          n_sequences * pages * kernels::kPagePositions));
+  std::unique_ptr<Decoder> d(
+      new Decoder(std::move(model), std::move(pool), std::min(kChunk, n_sequences * n_ctx)));
   const model::RopeConfig& rope = d->config_.rope;
   if (d->config_.position != model::Position::kRope) return d;
   NARROW_ASSIGN(std::vector<double> steps, rope_steps(rope, false, n_ctx));
@@ -110,10 +119,7 @@ Status Decoder::embed(std::span<const std::int32_t> tokens) {
   const Matrix x = rows(x_, config_.n_embd);
   NARROW_TRY(ops::embedding(weights_.embedding, tokens, config_.embedding_scale, x));
   if (config_.position != model::Position::kLearned) return {};
-  std::vector<std::int32_t> positions(tokens.size());
-  for (std::size_t i = 0; i < positions.size(); ++i) {
-    positions[i] = static_cast<std::int32_t>(first_ + static_cast<std::int64_t>(i));
-  }
+  const std::vector<std::int32_t> positions(positions_.begin(), positions_.end());
   const Matrix p = rows(branch_, config_.n_embd);
   NARROW_TRY(ops::embedding(weights_.positions, positions, 1.0f, p));
   ops::add_scaled(p, 1.0f, x);
@@ -156,7 +162,12 @@ Status Decoder::attention(std::int64_t layer, Matrix out) {
     add_bias(v, w.v.bias);
   }
   position_qk(layer, q, k);
-  cache_.store(layer, first_, k, v);
+  const ops::CacheLayout& layout = pool_->layout();
+  attention_runs_.clear();
+  for (const RowRange& r : ranges_) {
+    attention_runs_.push_back(r.sequence->run(layer, r.begin, r.rows));
+    ops::store_cache(layout, k, v, attention_runs_.back());
+  }
 
   ops::AttentionSpec spec;
   spec.n_head = c.n_head;
@@ -166,7 +177,7 @@ Status Decoder::attention(std::int64_t layer, Matrix out) {
   spec.softcap = c.attn_softcap;
   spec.window = c.layers[static_cast<std::size_t>(layer)].sliding ? c.sliding_window : 0;
   const Matrix heads = rows(heads_, n_q);
-  NARROW_TRY(ops::attention(spec, q, cache_.keys(layer), cache_.values(layer), first_, heads));
+  NARROW_TRY(ops::attention(spec, layout, q, attention_runs_, heads));
   inner_.assign(heads, ops::Forms::of({&w.attn_out.weight}));
   NARROW_TRY(ops::matmul(inner_, w.attn_out.weight, out));
   add_bias(out, w.attn_out.bias);
@@ -265,22 +276,45 @@ Status Decoder::layer(std::int64_t index) {
   return {};
 }
 
-Status Decoder::run(std::span<const std::int32_t> tokens, std::int64_t first) {
-  m_ = static_cast<std::int64_t>(tokens.size());
-  first_ = first;
-  NARROW_TRY(embed(tokens));
-  if (config_.position == model::Position::kRope) {
-    rope_.fill(first, m_);
-    if (has_local_rope_) rope_local_.fill(first, m_);
+// Makes room in the caches and lays the rows out.
+Status Decoder::start(std::span<const Run> runs) {
+  ranges_.clear();
+  positions_.clear();
+  for (const Run& run : runs) {
+    const auto rows = static_cast<std::int64_t>(run.tokens.size());
+    NARROW_TRY(run.sequence->reserve(rows));
+    ranges_.push_back({run.sequence, static_cast<std::int64_t>(positions_.size()), rows});
+    for (std::int64_t r = 0; r < rows; ++r) positions_.push_back(run.sequence->length() + r);
   }
-  for (std::int64_t i = 0; i < config_.n_layer; ++i) NARROW_TRY(layer(i));
+  m_ = static_cast<std::int64_t>(positions_.size());
   return {};
 }
 
-Status Decoder::logits(std::int64_t begin, std::int64_t count, float* out) {
-  const std::int64_t n_embd = config_.n_embd;
-  prepare_input(weights_.final_norm, {x_.data() + begin * n_embd, count, n_embd},
-                ops::Forms::of({&weights_.head}));
+Status Decoder::run(std::span<const Run> runs) {
+  NARROW_TRY(start(runs));
+  std::vector<std::int32_t> tokens;
+  for (const Run& run : runs) tokens.insert(tokens.end(), run.tokens.begin(), run.tokens.end());
+  NARROW_TRY(embed(tokens));
+  if (config_.position == model::Position::kRope) {
+    rope_.fill(positions_);
+    if (has_local_rope_) rope_local_.fill(positions_);
+  }
+  for (std::int64_t i = 0; i < config_.n_layer; ++i) NARROW_TRY(layer(i));
+  for (const Run& run : runs) run.sequence->advance(static_cast<std::int64_t>(run.tokens.size()));
+  return {};
+}
+
+Status Decoder::logits(std::span<const std::int64_t> rows, float* out) {
+  const std::int64_t n_embd = config_.n_embd, count = static_cast<std::int64_t>(rows.size());
+  ConstMatrix x(x_.data() + rows.front() * n_embd, count, n_embd);
+  if (rows.back() - rows.front() + 1 != count) {  // scattered rows are gathered; the branches are done
+    for (std::int64_t r = 0; r < count; ++r) {
+      const float* from = x_.data() + rows[static_cast<std::size_t>(r)] * n_embd;
+      std::copy(from, from + n_embd, branch_.data() + r * n_embd);
+    }
+    x = ConstMatrix(branch_.data(), count, n_embd);
+  }
+  prepare_input(weights_.final_norm, x, ops::Forms::of({&weights_.head}));
   const Matrix scores(out, count, config_.n_vocab);
   NARROW_TRY(ops::matmul(input_, weights_.head, scores));
   ops::scale_and_cap(scores, config_.logit_scale, config_.final_softcap);

@@ -1,4 +1,4 @@
-// The layer graph: a run of tokens through all layers of one sequence.
+// The layer graph: a run of tokens, of one sequence or several, through all layers.
 #pragma once
 
 #include <memory>
@@ -6,8 +6,9 @@
 #include <span>
 
 #include "base/aligned_buffer.h"
+#include "ops/attention.h"
 #include "ops/matmul.h"
-#include "runtime/kv_cache/kv_cache.h"
+#include "runtime/kv_cache/kv_pool.h"
 #include "runtime/rope_table.h"
 #include "runtime/session.h"
 #include "runtime/weights.h"
@@ -17,26 +18,38 @@ namespace narrow::runtime {
 // Most tokens of one run: it bounds the activations that are kept at a time.
 inline constexpr std::int64_t kChunk = 512;
 
+// Tokens that one sequence takes.
+struct Run {
+  KvSequence* sequence = nullptr;
+  std::span<const std::int32_t> tokens;
+};
+
 class Decoder {
  public:
-  // Throws std::bad_alloc.
-  static Result<std::unique_ptr<Decoder>> create(std::shared_ptr<const LoadedModel> model,
-                                                 std::int64_t n_ctx);
+  // For n_sequences of n_ctx positions. Throws std::bad_alloc.
+  static Result<std::unique_ptr<Decoder>> create(std::shared_ptr<const LoadedModel> model, int n_sequences,
+                                                 std::int64_t n_ctx, const SessionOptions& options);
 
-  // Runs up to kChunk tokens at positions first, first + 1, ...; hidden() then holds a row of the residual
-  // stream for each. Positions before `first` must be in the cache.
-  Status run(std::span<const std::int32_t> tokens, std::int64_t first);
-  // Logits of rows [begin, begin + count) of the last run, [count, n_vocab].
-  Status logits(std::int64_t begin, std::int64_t count, float* out);
+  // Appends the runs' tokens, kChunk in all at most, to their sequences, each of which appears once. On an
+  // error the sequences keep their lengths.
+  Status run(std::span<const Run> runs);
+  // Logits of rows of the last run, counted over all its tokens and ascending: [rows.size(), n_vocab].
+  Status logits(std::span<const std::int64_t> rows, float* out);
 
-  const KvCache& cache() const { return cache_; }
+  // Where this model's sequences keep their keys and values.
+  KvPool& pool() { return *pool_; }
 
  private:
-  Decoder(std::shared_ptr<const LoadedModel> model, std::int64_t n_ctx);
+  Decoder(std::shared_ptr<const LoadedModel> model, std::unique_ptr<KvPool> pool, std::int64_t rows);
   ops::Matrix rows(AlignedBuffer<float>& buffer, std::int64_t width) { return {buffer.data(), m_, width}; }
   void normalise(const Norm& norm, ops::ConstMatrix x, ops::Matrix out) const;
   // input_ = x after this norm (or as it is without one), in the forms asked for.
   void prepare_input(const Norm& norm, ops::ConstMatrix x, ops::Forms forms);
+  struct RowRange {
+    KvSequence* sequence = nullptr;
+    std::int64_t begin = 0, rows = 0;
+  };
+  Status start(std::span<const Run> runs);
   Status embed(std::span<const std::int32_t> tokens);
   Status attention(std::int64_t layer, ops::Matrix out);
   void position_qk(std::int64_t layer, ops::Matrix q, ops::Matrix k);
@@ -48,10 +61,14 @@ class Decoder {
   std::shared_ptr<const LoadedModel> model_;
   const model::ModelConfig& config_;
   const ModelWeights& weights_;
-  KvCache cache_;
+  std::unique_ptr<KvPool> pool_;
   RopeTable rope_, rope_local_;
   bool has_local_rope_ = false;
-  std::int64_t m_ = 0, first_ = 0;  // rows of the current run, and the position of row 0
+  // Of the current run: rows, their positions, and the rows of each sequence.
+  std::int64_t m_ = 0;
+  std::vector<std::int64_t> positions_;
+  std::vector<RowRange> ranges_;
+  std::vector<ops::AttentionRun> attention_runs_;  // of the current layer
   // The residual stream, a layer's input after its norm, the branches' outputs, and what is inside the
   // branches.
   AlignedBuffer<float> x_, normed_, branch_, branch2_, qkv_, heads_, ffn_;

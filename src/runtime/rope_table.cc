@@ -89,14 +89,14 @@ Result<std::vector<double>> rope_steps(const RopeConfig& rope, bool local, std::
   return steps;
 }
 
-void RopeTable::fill(std::int64_t first, std::int64_t rows) {
+void RopeTable::fill(std::span<const std::int64_t> positions) {
   const std::size_t pairs = steps_.size();
-  cos_.resize(static_cast<std::size_t>(rows) * pairs);
+  cos_.resize(positions.size() * pairs);
   sin_.resize(cos_.size());
-  rows_ = rows;
-  for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
+  rows_ = static_cast<std::int64_t>(positions.size());
+  for (std::size_t r = 0; r < positions.size(); ++r) {
     for (std::size_t i = 0; i < pairs; ++i) {
-      const double angle = static_cast<double>(first + static_cast<std::int64_t>(r)) * steps_[i];
+      const double angle = static_cast<double>(positions[r]) * steps_[i];
       cos_[r * pairs + i] = static_cast<float>(std::cos(angle)) * magnitude_;
       sin_[r * pairs + i] = static_cast<float>(std::sin(angle)) * magnitude_;
     }

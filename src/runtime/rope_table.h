@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -26,8 +27,8 @@ class RopeTable {
   RopeTable() = default;
   // magnitude multiplies every cosine and sine.
   RopeTable(std::vector<double> steps, float magnitude) : steps_(std::move(steps)), magnitude_(magnitude) {}
-  // For positions first .. first + rows - 1.
-  void fill(std::int64_t first, std::int64_t rows);
+  // One row for each of these positions.
+  void fill(std::span<const std::int64_t> positions);
   ops::ConstMatrix cos() const { return {cos_.data(), rows_, static_cast<std::int64_t>(steps_.size())}; }
   ops::ConstMatrix sin() const { return {sin_.data(), rows_, static_cast<std::int64_t>(steps_.size())}; }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,12 +14,23 @@ namespace narrow::runtime {
 
 struct ModelWeights;  // runtime/weights.h
 
+// What the linear layers compute with.
+enum class Compute : std::uint8_t {
+  kStored,  // the formats of the file, activations int8 in groups of 32 where there is an integer kernel
+  kW8A8,    // weights int8 per output channel, made when the model is loaded; activations int8 per token
+};
+
+struct LoadOptions {
+  Compute compute = Compute::kStored;
+};
+
 // Weights bound to the layer graph. Shared by any number of sessions; read-only.
 class LoadedModel {
  public:
   // Maps what can be mapped, materialises only what the source stores in another layout. Checks every
   // tensor's presence and shape against the config: errors name the tensor, its shape and the expected one.
-  static Result<std::shared_ptr<const LoadedModel>> load(std::shared_ptr<const model::ModelSource> source);
+  static Result<std::shared_ptr<const LoadedModel>> load(std::shared_ptr<const model::ModelSource> source,
+                                                         const LoadOptions& options = {});
   virtual ~LoadedModel() = default;
   virtual const model::ModelConfig& config() const = 0;
   virtual std::uint64_t weight_bytes() const = 0;  // mapped and owned
@@ -27,6 +39,10 @@ class LoadedModel {
 
 struct SessionOptions {
   std::int64_t n_ctx = 0;  // most positions kept; 0: the model's n_ctx_train, at most 4096
+  // Formats of cached keys and values: f32, f16, q8_0 or q4_0. Not set: f16, and f32 for a model none of
+  // whose weights are quantized.
+  std::optional<Format> cache_keys, cache_values;
+  bool rotate_keys = false;  // cache keys after a Hadamard rotation (queries are turned alike)
 };
 
 enum class LogitRows : std::uint8_t { kNone, kLast, kAll };
@@ -44,9 +60,11 @@ class Session {
   virtual Status forward_from(std::span<const std::int32_t> tokens, std::size_t first,
                               std::vector<float>& logits) = 0;
   virtual std::int64_t position() const = 0;
-  virtual void truncate(std::int64_t position) = 0;  // forget everything from `position` on; 0 resets
+  // Forgets everything from `position` on; 0 resets. kInvalidArgument where sliding windows have let go of
+  // what `position` would see.
+  virtual Status truncate(std::int64_t position) = 0;
   virtual std::int64_t n_ctx() const = 0;
-  virtual std::uint64_t cache_bytes() const = 0;  // KV cache
+  virtual std::uint64_t cache_bytes() const = 0;  // KV cache in use
 };
 
 }  // namespace narrow::runtime

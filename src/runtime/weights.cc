@@ -1,8 +1,8 @@
 #include "runtime/weights.h"
 
 #include <algorithm>
+#include <unordered_map>
 
-#include "base/mapped_file.h"
 #include "kernels/dispatch.h"
 #include "runtime/session.h"
 
@@ -102,13 +102,17 @@ class Binder {
     }
     used_[*index] = true;
     out_.bytes += info.bytes();
+    out_.any_quantized = out_.any_quantized || format_info(info.format).kind == FormatKind::kQuantized;
     return *index;
   }
 
   Status matrix(const std::string& name, const Shape& shape, TensorView& out) {
     NARROW_ASSIGN(const std::size_t index, require(name, shape));
     out = source_.view(index);
-    if (!out.empty()) return {};
+    if (!out.empty()) {
+      mapped_[out.data] = index;
+      return {};
+    }
     const TensorInfo& info = source_.tensors()[index];
     AlignedBuffer<std::byte>& buffer = out_.storage.emplace_back(info.bytes());
     NARROW_TRY(source_.read_raw(index, 0, info.shape.rows(), buffer.data()));
@@ -126,6 +130,12 @@ class Binder {
     NARROW_TRY(matrix(name, {config_.n_expert, n, k}, all));
     for (std::int64_t e = 0; e < config_.n_expert; ++e) {
       out.push_back(TensorView{all.format, Shape{n, k}, all.row(e * n)});
+    }
+    // The tensor is given back after its last expert.
+    if (const auto it = mapped_.find(all.data); it != mapped_.end()) {
+      const std::size_t index = it->second;
+      mapped_.erase(it);
+      mapped_[out.back().stored.data] = index;
     }
     return {};
   }
@@ -147,17 +157,9 @@ class Binder {
     }
     add(out_.head);
     out_.packed.pack(weights, [&](std::size_t i) {
-      const TensorView& stored = weights[i]->stored;
-      const std::size_t bytes = static_cast<std::size_t>(stored.shape[0]) * stored.stride_bytes();
-      if (is_mapped(stored.data)) drop_mapped_pages(stored.data, bytes);
+      const auto it = mapped_.find(weights[i]->stored.data);
+      if (it != mapped_.end()) source_.drop(it->second);
     });
-  }
-
-  bool is_mapped(const std::byte* data) const {
-    for (const AlignedBuffer<std::byte>& b : out_.storage) {
-      if (data >= b.data() && data < b.data() + b.size()) return false;
-    }
-    return true;
   }
 
   Status vector(const std::string& name, std::int64_t n, bool required, std::vector<float>& out) {
@@ -230,6 +232,7 @@ class Binder {
   const ModelSource& source_;
   const ModelConfig& config_;
   std::vector<bool> used_;
+  std::unordered_map<const std::byte*, std::size_t> mapped_;  // tensors by where they start
   ModelWeights out_;
 };
 
@@ -250,7 +253,8 @@ class BoundModel final : public LoadedModel {
 
 Result<ModelWeights> bind_weights(const ModelSource& source) { return Binder(source).bind(); }
 
-Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(std::shared_ptr<const ModelSource> source) {
+Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(std::shared_ptr<const ModelSource> source,
+                                                             [[maybe_unused]] const LoadOptions& options) {
   if (!kernels::selected_kernels().ok()) return kernels::selected_kernels().error();
   NARROW_ASSIGN(ModelWeights weights, bind_weights(*source));
   return std::shared_ptr<const LoadedModel>(

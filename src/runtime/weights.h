@@ -43,6 +43,7 @@ struct ModelWeights {
   Norm final_norm;
   std::vector<LayerWeights> layers;
   std::uint64_t bytes = 0;                        // of the tensors bound, as stored
+  bool any_quantized = false;                     // among them
   std::vector<AlignedBuffer<std::byte>> storage;  // behind the views that the source could not map
   ops::PackedWeights packed;                      // behind the packed forms
 };

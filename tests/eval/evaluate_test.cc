@@ -29,7 +29,10 @@ class ToySession final : public runtime::Session {
     return make_error(ErrorCode::kUnsupported, "not used here");
   }
   std::int64_t position() const override { return static_cast<std::int64_t>(fed.size()); }
-  void truncate(std::int64_t) override { ++resets; }
+  Status truncate(std::int64_t) override {
+    ++resets;
+    return {};
+  }
   std::int64_t n_ctx() const override { return 1 << 20; }
   std::uint64_t cache_bytes() const override { return 0; }
   std::vector<std::int32_t> fed;
@@ -169,10 +172,10 @@ TEST(Evaluate, RealModelsSpeedAndSelfDivergence) {
     EXPECT_GT(mean_and_error(nll).mean, std::log(320.0) - 0.1);
   }
   set_thread_count(0);
-  ASSERT_OK_AND_ASSIGN(const Speed speed, measure_speed(model, 32, 4, 2, null_progress()));
+  ASSERT_OK_AND_ASSIGN(const Speed speed, measure_speed(model, {}, 32, 4, 2, null_progress()));
   EXPECT_GT(speed.prefill.median, 0);
   EXPECT_GT(speed.decode.median, 0);
-  EXPECT_FALSE(measure_speed(model, 0, 4, 2, null_progress()).ok());
+  EXPECT_FALSE(measure_speed(model, {}, 0, 4, 2, null_progress()).ok());
 }
 
 }  // namespace

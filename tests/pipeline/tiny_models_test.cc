@@ -85,7 +85,7 @@ void expect_golden(const fs::path& path, const Golden& g, const std::string& wha
   float worst = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) worst = std::max(worst, std::fabs(logits[i] - g.logits[i]));
   EXPECT_LT(worst, 1e-3f) << what;
-  session->truncate(0);
+  EXPECT_OK(session->truncate(0));
   ASSERT_OK_AND_ASSIGN(const auto tokens, greedy(*session, g.ids, g.greedy.size()));
   EXPECT_EQ(tokens, g.greedy) << what;
 }

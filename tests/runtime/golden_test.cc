@@ -144,7 +144,7 @@ TEST_P(GoldenTest, TruncateForgets) {
   std::vector<float> straight, again;
   ASSERT_OK(s->forward({golden_.input.data(), 30}, LogitRows::kLast, straight));
   ASSERT_OK(s->forward({golden_.greedy.data(), 9}, LogitRows::kNone, again));
-  s->truncate(20);
+  ASSERT_OK(s->truncate(20));
   EXPECT_EQ(s->position(), 20);
   ASSERT_OK(s->forward({golden_.input.data() + 20, 10}, LogitRows::kLast, again));
   EXPECT_LE(greatest_difference(straight, again), 1e-4f);

@@ -112,7 +112,8 @@ TEST(RopeSteps, YarnMatchesTransformers) {
 
 TEST(RopeTable, CosinesOfTheRange) {
   RopeTable t({1.0, 0.25}, 2.0f);
-  t.fill(100, 3);
+  const std::int64_t positions[] = {100, 101, 102};
+  t.fill(positions);
   ASSERT_EQ(t.cos().rows, 3);
   ASSERT_EQ(t.cos().cols, 2);
   for (int r = 0; r < 3; ++r) {

@@ -4,89 +4,12 @@
 #include <cmath>
 #include <functional>
 
-#include "base/rng.h"
+#include "runtime/toy_source.h"
 #include "runtime/weights.h"
 #include "testing/testing.h"
 
 namespace narrow::runtime {
 namespace {
-
-// A small llama in memory, whose tensors a test may change before it is loaded.
-class ToySource final : public model::ModelSource {
- public:
-  ToySource() {
-    config_.arch = "llama";
-    config_.n_vocab = 11;
-    config_.n_ctx_train = 2000;
-    config_.n_embd = 16;
-    config_.n_layer = 2;
-    config_.n_ff = 24;
-    config_.n_head = 4;
-    config_.n_head_kv = 2;
-    config_.head_dim = 4;
-    config_.rope.dims = 4;
-    config_.tied_head = true;
-    config_.layers.resize(2);
-    add("token_embd.weight", {11, 16});
-    add("output_norm.weight", {16});
-    for (const std::string& p : {std::string("blk.0."), std::string("blk.1.")}) {
-      add(p + "attn_norm.weight", {16});
-      add(p + "attn_q.weight", {16, 16});
-      add(p + "attn_k.weight", {8, 16});
-      add(p + "attn_v.weight", {8, 16});
-      add(p + "attn_output.weight", {16, 16});
-      add(p + "ffn_norm.weight", {16});
-      add(p + "ffn_gate.weight", {24, 16});
-      add(p + "ffn_up.weight", {24, 16});
-      add(p + "ffn_down.weight", {16, 24});
-    }
-  }
-  void add(const std::string& name, Shape shape) {
-    Rng rng(infos_.size() + 1);
-    std::vector<float>& values = data_.emplace_back(static_cast<std::size_t>(shape.elements()));
-    for (float& v : values) v = 0.3f * rng.normal();
-    index_[name] = infos_.size();
-    infos_.push_back({name, Format::kF32, std::move(shape)});
-  }
-  void remove(const std::string& name) {
-    const std::size_t i = *find(name);
-    infos_.erase(infos_.begin() + static_cast<std::ptrdiff_t>(i));
-    data_.erase(data_.begin() + static_cast<std::ptrdiff_t>(i));
-    index_.clear();
-    for (std::size_t j = 0; j < infos_.size(); ++j) index_[infos_[j].name] = j;
-  }
-  void reshape(const std::string& name, Shape shape) { infos_[*find(name)].shape = std::move(shape); }
-  model::ModelConfig& settings() { return config_; }
-  bool mapped = true;  // false: view() has nothing, as for a layout that must be made first
-
-  const std::filesystem::path& path() const override { return path_; }
-  bool is_gguf() const override { return true; }
-  const model::ModelConfig& config() const override { return config_; }
-  const std::vector<TensorInfo>& tensors() const override { return infos_; }
-  TensorView view(std::size_t i) const override {
-    if (!mapped) return {};
-    return {infos_[i].format, infos_[i].shape, reinterpret_cast<const std::byte*>(data_[i].data())};
-  }
-  Status read_raw(std::size_t i, std::int64_t begin, std::int64_t end, std::byte* out) const override {
-    return read_f32(i, begin, end, reinterpret_cast<float*>(out));
-  }
-  Status read_f32(std::size_t i, std::int64_t begin, std::int64_t end, float* out) const override {
-    const std::int64_t k = infos_[i].shape.row_length();
-    std::copy(data_[i].begin() + begin * k, data_[i].begin() + end * k, out);
-    return {};
-  }
-  void drop(std::size_t) const override {}
-  Result<io::gguf::Metadata> gguf_metadata() const override { return io::gguf::Metadata(); }
-  std::uint64_t file_bytes() const override { return 0; }
-  Result<std::string> digest() const override { return std::string("none"); }
-  model::TokenIds token_ids() const override { return {}; }
-
- private:
-  std::filesystem::path path_ = "toy.gguf";
-  model::ModelConfig config_;
-  std::vector<TensorInfo> infos_;
-  std::vector<std::vector<float>> data_;
-};
 
 std::string load_error(const std::function<void(ToySource&)>& change) {
   const auto source = std::make_shared<ToySource>();
@@ -192,9 +115,9 @@ TEST(Session, BadInputChangesNothing) {
   EXPECT_FALSE(session->forward_from(good, 4, logits).ok());
   ASSERT_OK(session->forward({}, LogitRows::kLast, logits));
   EXPECT_TRUE(logits.empty());
-  session->truncate(99);
+  ASSERT_OK(session->truncate(99));
   EXPECT_EQ(session->position(), 3);
-  session->truncate(-1);
+  ASSERT_OK(session->truncate(-1));
   EXPECT_EQ(session->position(), 0);
 }
 
@@ -202,7 +125,12 @@ TEST(Session, ContextDefaultsAndLimits) {
   const auto source = std::make_shared<ToySource>();
   ASSERT_OK_AND_ASSIGN(auto session, Session::create(load(source)));
   EXPECT_EQ(session->n_ctx(), 2000);
-  EXPECT_EQ(session->cache_bytes(), 2u * 2u * 2u * 2000u * 4u * sizeof(float));  // layers, K and V, heads
+  EXPECT_EQ(session->cache_bytes(), 0u);  // pages come with the positions
+  std::vector<float> logits;
+  const std::vector<std::int32_t> one = {1};
+  ASSERT_OK(session->forward(one, LogitRows::kNone, logits));
+  // layers, K and V, heads, a page of positions; fp32 as the weights are, values padded to 16 elements
+  EXPECT_EQ(session->cache_bytes(), 2u * 2u * 64u * (4u + 16u) * sizeof(float));
   SessionOptions options;
   options.n_ctx = -3;
   EXPECT_FALSE(Session::create(load(source), options).ok());
@@ -234,7 +162,7 @@ TEST(Session, LongInputsRunInChunks) {
   ASSERT_EQ(a.size(), ids.size() * 11);
   ASSERT_EQ(b.size(), a.size());
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4f) << i;
-  whole->truncate(0);
+  ASSERT_OK(whole->truncate(0));
   ASSERT_OK(whole->forward_from(ids, 700, from));
   EXPECT_EQ(from, std::vector<float>(a.begin() + 700 * 11, a.end()));
 }

@@ -1,0 +1,20 @@
+// How a model is run: what the engine keeps in memory and computes with.
+#pragma once
+
+#include <string>
+
+namespace narrow {
+
+struct EngineOptions {
+  // Formats of cached keys and values: "f32", "f16", "q8_0" or "q4_0". Empty: f16, and f32 for a model
+  // none of whose weights are quantized.
+  std::string cache_type_k, cache_type_v;
+  // Keys are turned by a Hadamard rotation before they are cached, so that channels with outliers share
+  // their range with the others: small models need it for 4-bit keys.
+  bool rotate_keys = false;
+  // "stored": products in the weights' own formats. "w8a8": weights become int8 per output channel when the
+  // model is loaded, activations int8 per token as they come.
+  std::string compute = "stored";
+};
+
+}  // namespace narrow
