@@ -2,14 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace narrow::runtime {
 namespace {
-
-// Greater logit first, lower id on a tie: a total order, so results do not depend on the selection algorithm.
-constexpr auto kBetter = [](const auto& a, const auto& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-};
 
 Status in_range(bool ok, std::string_view option, double value, std::string_view range) {
   if (ok) return {};
@@ -32,9 +28,11 @@ Result<Sampler> Sampler::create(const SamplerOptions& o) {
 }
 
 // Once per distinct token of the window: positive logits are divided, negative ones multiplied.
-void Sampler::penalise(std::span<const std::int32_t> history) {
-  if (options_.repeat_penalty == 1.0f) return;
+std::span<const float> Sampler::penalised(std::span<const float> logits,
+                                          std::span<const std::int32_t> history) {
   const std::size_t n = std::min(history.size(), static_cast<std::size_t>(options_.repeat_last));
+  if (options_.repeat_penalty == 1.0f || n == 0) return logits;
+  scratch_.assign(logits.begin(), logits.end());
   std::vector<std::int32_t> recent(history.end() - static_cast<std::ptrdiff_t>(n), history.end());
   std::sort(recent.begin(), recent.end());
   recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
@@ -43,78 +41,103 @@ void Sampler::penalise(std::span<const std::int32_t> history) {
     float& logit = scratch_[static_cast<std::size_t>(id)];
     logit = logit > 0.0f ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
   }
+  return scratch_;
 }
 
-void Sampler::keep_top_k() {
+void Sampler::select_top_k() {
   const auto k = static_cast<std::size_t>(options_.top_k);
-  if (k == 0 || k >= candidates_.size()) return;
+  blocks_.gather(blocks_.reached_by(k), candidates_);
+  if (candidates_.size() <= k) return;
   std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(k),
-                   candidates_.end(), kBetter);
+                   candidates_.end(), Better());
   candidates_.resize(k);
 }
 
 // Both rules keep a prefix of the candidates in order of likelihood: top-p the shortest one whose probability
 // reaches p, min-p those at least min_p times as likely as the best. So min-p may cut first, by one
-// comparison each, as long as top-p still divides by the probability of all; then only the rest needs
-// sorting, and of that only as much as top-p takes.
-void Sampler::keep_likely() {
-  const float best = std::min_element(candidates_.begin(), candidates_.end(), kBetter)->logit;
+// comparison each, as long as top-p still divides by the probability of all.
+void Sampler::select_likely() {
+  const float best = blocks_.best();
   double total = 0.0;
-  if (options_.top_p < 1.0f) {
-    for (const Candidate& c : candidates_) total += std::exp(static_cast<double>(c.logit - best));
+  for (Candidate& c : candidates_) {
+    c.weight = exp_of_negative(static_cast<double>(c.logit - best));
+    total += c.weight;
   }
   if (options_.min_p > 0.0f) {
     const float least = best + std::log(options_.min_p);
     std::erase_if(candidates_, [least](const Candidate& c) { return c.logit < least; });
   }
-  if (options_.top_p >= 1.0f) return;
-  const double wanted = options_.top_p * total;
-  double sum = 0.0;
-  std::size_t sorted = 0, step = 64;
-  for (std::size_t i = 0; i < candidates_.size(); ++i) {
-    if (i == sorted) {
-      sorted = std::min(candidates_.size(), sorted + step);
-      step *= 2;
-      std::partial_sort(candidates_.begin() + static_cast<std::ptrdiff_t>(i),
-                        candidates_.begin() + static_cast<std::ptrdiff_t>(sorted), candidates_.end(),
-                        kBetter);
-    }
-    sum += std::exp(static_cast<double>(candidates_[i].logit - best));
-    if (sum < wanted) continue;
-    candidates_.resize(i + 1);
-    return;
-  }
+  if (options_.top_p < 1.0f) cut_to_top_p(options_.top_p * total);
 }
 
-std::int32_t Sampler::draw() {
+// The same, with the whole vocabulary as candidates, of which it gathers little more than top-p keeps.
+void Sampler::select_likely_of_all() {
+  const float best = blocks_.best(), lowest = std::numeric_limits<float>::lowest();
+  const float least = options_.min_p > 0.0f ? best + std::log(options_.min_p) : lowest;
+  if (options_.top_p >= 1.0f) {
+    blocks_.gather(least, candidates_);
+    return;
+  }
+  const double total = blocks_.sum_of_exp(), wanted = options_.top_p * total;
+  float bound = blocks_.bound_of_tail(total - wanted);
+  for (float step = 0.5f;; step *= 4.0f) {
+    bound = step > 1000.0f ? least : std::max(least, bound);
+    candidates_.clear();
+    blocks_.gather(bound, candidates_);
+    double sum = 0.0;
+    for (Candidate& c : candidates_) {
+      c.weight = exp_of_negative(static_cast<double>(c.logit - best));
+      sum += c.weight;
+    }
+    // Sums in another order differ in the last digits.
+    if (bound <= least || sum > wanted * (1.0 + 1e-9)) break;
+    bound -= step;  // the guess was too high
+  }
+  cut_to_top_p(wanted);
+}
+
+void Sampler::cut_to_top_p(double wanted) {
+  const Candidate last = last_of_prefix(candidates_, wanted, false);
+  std::erase_if(candidates_, [&last](const Candidate& c) { return Better()(last, c); });
+}
+
+std::int32_t Sampler::draw(bool by_likelihood) {
   const double inverse = 1.0 / options_.temperature;
-  const double best = std::min_element(candidates_.begin(), candidates_.end(), kBetter)->logit;
+  const double best = blocks_.best();
   double total = 0.0;
-  for (const Candidate& c : candidates_) total += std::exp((c.logit - best) * inverse);
-  double left = rng_.next_double() * total;
+  for (Candidate& c : candidates_) {
+    c.weight = exp_of_negative((c.logit - best) * inverse);
+    total += c.weight;
+  }
+  const double target = rng_.next_double() * total;
+  if (by_likelihood) return last_of_prefix(candidates_, target, true).id;
+  double sum = 0.0;
   for (const Candidate& c : candidates_) {
-    left -= std::exp((c.logit - best) * inverse);
-    if (left < 0.0) return c.id;
+    sum += c.weight;
+    if (sum > target) return c.id;
   }
   return candidates_.back().id;  // rounding left a sliver
 }
 
 Result<std::int32_t> Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> history) {
-  scratch_.assign(logits.begin(), logits.end());
-  penalise(history);
-  candidates_.clear();
-  for (std::size_t i = 0; i < scratch_.size(); ++i) {
-    if (std::isfinite(scratch_[i])) candidates_.push_back({scratch_[i], static_cast<std::int32_t>(i)});
-  }
-  if (candidates_.empty()) {
+  blocks_.reset(penalised(logits, history));
+  if (blocks_.empty()) {
     return make_error(ErrorCode::kNumeric, "sampling: none of the {} logits is finite", logits.size());
   }
-  if (options_.temperature == 0.0f) {
-    return std::min_element(candidates_.begin(), candidates_.end(), kBetter)->id;
+  if (options_.temperature == 0.0f) return blocks_.best_id();
+  const bool top_k = options_.top_k > 0 && static_cast<std::size_t>(options_.top_k) < logits.size();
+  const bool top_p = options_.top_p < 1.0f;
+  if (!top_k && !top_p && options_.min_p == 0.0f) {
+    return blocks_.draw(options_.temperature, rng_.next_double());
   }
-  keep_top_k();
-  keep_likely();
-  return draw();
+  candidates_.clear();
+  if (top_k) {
+    select_top_k();
+    select_likely();
+  } else {
+    select_likely_of_all();
+  }
+  return draw(top_k || top_p);
 }
 
 }  // namespace narrow::runtime

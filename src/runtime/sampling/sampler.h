@@ -1,5 +1,7 @@
 // Picks the next token from logits: repetition penalty, temperature, top-k, top-p, min-p, seed.
-// The order is llama.cpp's: penalties, top-k, top-p, min-p, temperature.
+// The order is llama.cpp's: penalties, top-k, top-p, min-p, temperature. The seed's random number picks from
+// the remaining tokens' cumulative probability, in order of likelihood where top-k or top-p selects, else of
+// id. No step sorts or copies the vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/rng.h"
+#include "runtime/sampling/selection.h"
 
 namespace narrow::runtime {
 
@@ -31,19 +34,18 @@ class Sampler {
   Result<std::int32_t> sample(std::span<const float> logits, std::span<const std::int32_t> history);
 
  private:
-  struct Candidate {
-    float logit = 0.0f;
-    std::int32_t id = 0;
-  };
   explicit Sampler(const SamplerOptions& o) : options_(o), rng_(o.seed) {}
-  void penalise(std::span<const std::int32_t> history);
-  void keep_top_k();
-  void keep_likely();  // top-p and min-p
-  std::int32_t draw();
+  std::span<const float> penalised(std::span<const float> logits, std::span<const std::int32_t> history);
+  void select_top_k();
+  void select_likely();  // top-p and min-p among the candidates
+  void select_likely_of_all();
+  void cut_to_top_p(double wanted);
+  std::int32_t draw(bool by_likelihood);  // else in order of id
 
   SamplerOptions options_;
   Rng rng_;
-  std::vector<float> scratch_;         // logits after penalties
+  std::vector<float> scratch_;  // logits after penalties
+  LogitBlocks blocks_;
   std::vector<Candidate> candidates_;  // what may still be chosen
 };
 
