@@ -30,5 +30,6 @@ void add_inspect(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
+void add_bench(CLI::App& app, Context& context);
 
 }  // namespace narrow::cli

@@ -60,6 +60,7 @@ int run(int argc, char** argv) {
   add_quantize(app, context);
   add_eval(app, context);
   add_run(app, context);
+  add_bench(app, context);
   add_inspect(app, context);
   add_convert(app, context);
   add_list(app, context);
