@@ -21,7 +21,8 @@ namespace narrow::kernels::avx2 {
 struct PackedVector {
   static constexpr int kLanes = 8;
   static constexpr bool kUnsignedCodes = false;
-  static constexpr int kTileTokens = 4, kFusedTokens = 4;
+  static constexpr int kTilePanels = 1, kTileTokens = 4, kFusedTokens = 4;
+  static constexpr std::int64_t kBlockBytes = 20 << 10;
   static constexpr int level_class(int max_level) {
     return max_level <= 15 ? 15 : max_level <= 31 ? 31 : max_level <= 63 ? 63 : 255;
   }
@@ -69,10 +70,11 @@ struct PackedVector {
 
   static inline Floats load_floats(const float* p) { return _mm256_loadu_ps(p); }
   static inline void store_floats(float* p, Floats f) { _mm256_storeu_ps(p, f); }
-  static inline void store_first(float* p, Floats f, int n) {
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lanes), f);
+  static inline __m256i first_lanes(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
+  static inline Floats load_first(const float* p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+  static inline void store_first(float* p, Floats f, int n) { _mm256_maskstore_ps(p, first_lanes(n), f); }
   static inline Floats broadcast(float f) { return _mm256_set1_ps(f); }
   static inline Ints broadcast(std::int32_t i) { return _mm256_set1_epi32(i); }
   static inline Floats zero() { return _mm256_setzero_ps(); }
@@ -95,20 +97,20 @@ struct PackedVector {
       return _mm256_maddubs_epi16(w, q);
     }
   }
-  template <int kMaxLevel, int kVectors, int kSide>
-  [[gnu::always_inline]] static inline void dots(const Bytes* w, const std::int8_t* q, Ints* sums) {
+  template <int kMaxLevel, int kFirst, int kVectors, int kPanels, int kSide, class Codes>
+  [[gnu::always_inline]] static inline void dots(const Codes& w, const std::int8_t* q, Ints* sums) {
+    static_assert(kPanels == 1);
     constexpr int kRoom = kMaxLevel > 127 ? 1 : 32767 / (2 * 127 * kMaxLevel);  // sums of pairs in 16 bits
     constexpr int kPower = kRoom >= 8 ? 8 : kRoom >= 4 ? 4 : kRoom >= 2 ? 2 : 1;
     constexpr int kStep = kPower < kVectors ? kPower : kVectors;
-    static_assert(kRoom >= 1 && kVectors % kStep == 0);
     packed::unroll<kVectors / kStep>([&](auto part) NARROW_INLINE_LAMBDA {
       packed::unroll<kSide>([&](auto b) NARROW_INLINE_LAMBDA {
-        constexpr int kFirst = decltype(part)::value * kStep;
-        const std::int8_t* row = q + 32 * b.value;
-        __m256i sum = pairs<kMaxLevel>(w[kFirst], broadcast_4(row + 4 * kFirst));
-        packed::unroll<kStep - 1>([&](auto c) NARROW_INLINE_LAMBDA {
-          constexpr int kNext = kFirst + 1 + decltype(c)::value;
-          sum = _mm256_add_epi16(sum, pairs<kMaxLevel>(w[kNext], broadcast_4(row + 4 * kNext)));
+        __m256i sum = _mm256_setzero_si256();
+        packed::unroll<kStep>([&](auto c) NARROW_INLINE_LAMBDA {
+          constexpr int kVector = decltype(part)::value * kStep + decltype(c)::value;
+          const __m256i two = pairs<kMaxLevel>(w.template get<0, kFirst + kVector>(),
+                                               broadcast_4(q + 32 * b.value + 4 * kVector));
+          sum = c.value == 0 ? two : _mm256_add_epi16(sum, two);
         });
         sums[b.value] = _mm256_add_epi32(sums[b.value], _mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
       });

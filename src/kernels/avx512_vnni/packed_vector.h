@@ -1,13 +1,13 @@
 // Vectors of 16 features for packed/weights.h and packed/multiply.h.
 //
-// Tiles. Both targets have 32 registers. A group of a tile holds 8 code vectors, S, -M and the sums y; four
-// integer sums run side by side (4 chains of 8 dot products, each with 5 cycles of latency, and the next
-// tokens' chains behind them fill the two ports). 12 tokens: 8 + 2 + 12 + 4 = 26 registers, the others take
-// broadcasts. Per token and group: 8 vpdpbusd, conversion, multiply, fma on ports 0 and 5 of Sapphire Rapids,
-// so 8 of 11 slots are dot products, 73 % of the peak at best; the broadcasts are loads, of which it has two
-// or three per cycle. Zen 4 splits 512 bits in two: the same ratio at half the rate.
-// Fused, a group costs 8 to 40 more instructions to unpack, which eight tokens share; beyond, unpacking once
-// to L1 is cheaper.
+// Tiles. Per token, group and panel there are 8 vpdpbusd, a conversion, a multiply and an fma for ports 0 and
+// 5 of Sapphire Rapids: 8 of 11 slots, 73 % of the peak at best. Each dot product takes a broadcast of four
+// activations, which is a load; two panels share it, so that loads (two per cycle) are not the limit too.
+// 2 panels x 6 tokens: 12 sums y, 12 integer chains side by side (5 cycles of latency need 10), a code vector
+// per panel, a broadcast, S and -M: 31 of 32 registers. Zen 4 splits 512 bits in two: the same ratio at half
+// the rate. 24 KB of unpacked weights leave room for the tile in its 32 KB of L1.
+// Fused, a group costs 8 to 40 more instructions to unpack, which the tokens share; beyond eight tokens
+// unpacking to L1 is cheaper.
 #pragma once
 
 #include <immintrin.h>
@@ -22,7 +22,8 @@ namespace narrow::kernels::avx512_vnni {
 struct PackedVector {
   static constexpr int kLanes = 16;
   static constexpr bool kUnsignedCodes = true;
-  static constexpr int kTileTokens = 12, kFusedTokens = 8;
+  static constexpr int kTilePanels = 2, kTileTokens = 6, kFusedTokens = 8;
+  static constexpr std::int64_t kBlockBytes = 24 << 10;
   // The dot product is the same for all levels.
   static constexpr int level_class(int /*max_level*/) { return 255; }
 
@@ -72,6 +73,9 @@ struct PackedVector {
 
   static inline Floats load_floats(const float* p) { return _mm512_loadu_ps(p); }
   static inline void store_floats(float* p, Floats f) { _mm512_storeu_ps(p, f); }
+  static inline Floats load_first(const float* p, int n) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
+  }
   static inline void store_first(float* p, Floats f, int n) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), f);
   }
@@ -88,21 +92,26 @@ struct PackedVector {
     __builtin_memcpy(&word, q, 4);
     return _mm512_set1_epi32(word);
   }
-  template <int kMaxLevel, int kVectors, int kSide>
-  [[gnu::always_inline]] static inline void dots(const Bytes* w, const std::int8_t* q, Ints* sums) {
-    if constexpr (kSide == 1) {
+  template <int kMaxLevel, int kFirst, int kVectors, int kPanels, int kSide, class Codes>
+  [[gnu::always_inline]] static inline void dots(const Codes& w, const std::int8_t* q, Ints* sums) {
+    if constexpr (kPanels * kSide == 1) {
       // One chain alone would wait for itself.
       Ints odd = _mm512_setzero_si512();
       packed::unroll<kVectors / 2>([&](auto c) NARROW_INLINE_LAMBDA {
-        sums[0] = _mm512_dpbusd_epi32(sums[0], w[2 * c.value], broadcast_4(q + 8 * c.value));
-        odd = _mm512_dpbusd_epi32(odd, w[2 * c.value + 1], broadcast_4(q + 8 * c.value + 4));
+        constexpr int kEven = kFirst + 2 * decltype(c)::value;
+        sums[0] = _mm512_dpbusd_epi32(sums[0], w.template get<0, kEven>(), broadcast_4(q + 8 * c.value));
+        odd = _mm512_dpbusd_epi32(odd, w.template get<0, kEven + 1>(), broadcast_4(q + 8 * c.value + 4));
       });
       sums[0] = _mm512_add_epi32(sums[0], odd);
     } else {
       packed::unroll<kVectors>([&](auto c) NARROW_INLINE_LAMBDA {
+        constexpr int kVector = kFirst + decltype(c)::value;
         packed::unroll<kSide>([&](auto b) NARROW_INLINE_LAMBDA {
-          sums[b.value] =
-              _mm512_dpbusd_epi32(sums[b.value], w[c.value], broadcast_4(q + 32 * b.value + 4 * c.value));
+          const __m512i four = broadcast_4(q + 32 * b.value + 4 * c.value);
+          packed::unroll<kPanels>([&](auto p) NARROW_INLINE_LAMBDA {
+            Ints& sum = sums[p.value * kSide + b.value];
+            sum = _mm512_dpbusd_epi32(sum, w.template get<decltype(p)::value, kVector>(), four);
+          });
         });
       });
     }

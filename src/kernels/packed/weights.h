@@ -3,7 +3,7 @@
 //
 // V provides (R = kLanes 32-bit lanes, one per row of the panel):
 //   kLanes, kUnsignedCodes: whether dots takes levels 0..255; else 8-bit codes come as signed bytes
-//   kTileTokens, kFusedTokens: see multiply.h
+//   kTilePanels, kTileTokens, kFusedTokens, kBlockBytes: see multiply.h;  level_class(max_level)
 //   Bytes (4 R bytes), Ints (R int32), Floats (R fp32)
 //   load, store: 4 R bytes at any alignment
 //   shift<n>(b): 32-bit lanes right by n bits (left for n < 0)
@@ -12,9 +12,11 @@
 //   subtract(b, v): bytes minus v
 //   spread_crumbs(p): 2 R bytes at p, then the same bytes with every 32-bit word shifted right by 2
 //   load_f16, load_u8, load_i8 (p): R numbers to Floats;  half_exponents(p): 2^(e - 128) of R bytes
-//   load_floats, store_floats(p, f), store_first(p, f, n): the first n lanes
+//   load_floats, store_floats(p, f);  load_first(p, n), store_first(p, f, n): the first n lanes
 //   broadcast(float), broadcast(int), zero, mul, fma(a, b, c) = a * b + c, negate, to_float(Ints)
-//   dots<kMaxLevel, N, B>(w, q, sums): sums[b] += products of N code vectors and the 4 N int8 at q + 32 b
+//   dots<kMaxLevel, kFirst, N, P, B>(codes, q, sums): sums[p * B + b] += products of the code vectors kFirst
+//   ..
+//     kFirst + N of panel p (codes.get<p, c>()) and the 4 N int8 at q + 32 b
 #pragma once
 
 #include <cstddef>
@@ -33,7 +35,8 @@ struct PackedWeights {
   using Floats = typename V::Floats;
 
   static constexpr Layout kLayout = layout_of(kFormat);
-  static constexpr int kLanes = V::kLanes;
+  static constexpr int kLanes = V::kLanes, kPanels = 1;
+  static constexpr bool kStreams = true;  // from memory
   static constexpr int kGroups = kLayout.groups(), kRuns = kLayout.runs();
   static constexpr bool kMinima = kLayout.minima;
   static constexpr int kMaxLevel = kLayout.max_level();
@@ -90,8 +93,16 @@ struct PackedWeights {
     }
   }
 
-  // The eight code vectors of a group.
-  [[gnu::always_inline]] static inline void codes(const std::byte* p, Bytes* w) {
+  // The eight code vectors of a group, unpacked.
+  struct Codes {
+    Bytes w[8];
+    template <int kPanel, int kVector>
+    [[gnu::always_inline]] inline Bytes get() const {
+      return w[kVector];
+    }
+  };
+  [[gnu::always_inline]] static inline void codes(const std::byte* p, Codes& out) {
+    Bytes* w = out.w;
     constexpr int kBits = kLayout.bits, kVector = 4 * kLanes;
     if constexpr (kBits == 8) {
       unroll<8>([&](auto c) NARROW_INLINE_LAMBDA { w[c.value] = V::load(p + c.value * kVector); });
@@ -171,21 +182,24 @@ struct PackedWeights {
   }
 };
 
-// Weights of a panel unpacked to scratch: one byte per level, S and -M as fp32. One type serves all formats
-// of the same arithmetic. Groups follow each other: 8 code vectors each; then, in a region of their own, the
-// S and the -M of each group's runs.
-template <class V, int kRunsPerGroup, bool kHasMinima, int kLevel>
+// A stretch of kPanelCount panels unpacked to scratch: one byte per level, S and -M as fp32. One type serves
+// all formats of the same arithmetic. Codes: per group and panel eight code vectors. Scales, in a region of
+// their own: per group and panel the S of its runs, then their -M.
+template <class V, int kPanelCount, int kRunsPerGroup, bool kHasMinima, int kLevel>
 struct ExpandedWeights {
   using Vec = V;
   using Bytes = typename V::Bytes;
   using Floats = typename V::Floats;
 
-  static constexpr int kLanes = V::kLanes;
+  static constexpr int kLanes = V::kLanes, kPanels = kPanelCount;
+  static constexpr bool kStreams = false;
   static constexpr int kGroups = 1, kRuns = kRunsPerGroup;
   static constexpr bool kMinima = kHasMinima;
   static constexpr int kMaxLevel = kLevel;
-  static constexpr int kGroupBytes = 8 * 4 * kLanes;
-  static constexpr int kScaleBytes = kRuns * (kMinima ? 2 : 1) * 4 * kLanes;
+  static constexpr int kPanelGroupBytes = 8 * 4 * kLanes;
+  static constexpr int kPanelScales = kRuns * (kMinima ? 2 : 1) * kLanes;
+  static constexpr int kGroupBytes = kPanels * kPanelGroupBytes;
+  static constexpr int kScaleBytes = kPanels * kPanelScales * 4;
 
   struct Scales {
     const float* values;
@@ -194,16 +208,27 @@ struct ExpandedWeights {
   [[gnu::always_inline]] static inline void load_scales(const std::byte* p, Scales& s) {
     s.values = reinterpret_cast<const float*>(p);
   }
+  // scale [panels, runs], neg_min [panels, runs]
   [[gnu::always_inline]] static inline void scales(const Scales& s, int /*g*/, Floats* scale,
                                                    Floats* neg_min) {
-    unroll<kRuns>([&](auto r) NARROW_INLINE_LAMBDA {
-      scale[r.value] = V::load_floats(s.values + r.value * kLanes);
-      if constexpr (kMinima) neg_min[r.value] = V::load_floats(s.values + (kRuns + r.value) * kLanes);
+    unroll<kPanels>([&](auto p) NARROW_INLINE_LAMBDA {
+      unroll<kRuns>([&](auto r) NARROW_INLINE_LAMBDA {
+        const float* at = s.values + p.value * kPanelScales + r.value * kLanes;
+        scale[p.value * kRuns + r.value] = V::load_floats(at);
+        if constexpr (kMinima) neg_min[p.value * kRuns + r.value] = V::load_floats(at + kRuns * kLanes);
+      });
     });
   }
-  [[gnu::always_inline]] static inline void codes(const std::byte* p, Bytes* w) {
-    unroll<8>([&](auto c) NARROW_INLINE_LAMBDA { w[c.value] = V::load(p + c.value * 4 * kLanes); });
-  }
+
+  // Code vectors stay in L1 until they are used: with two panels there are more than registers.
+  struct Codes {
+    const std::byte* at;
+    template <int kPanel, int kVector>
+    [[gnu::always_inline]] inline Bytes get() const {
+      return V::load(at + kPanel * kPanelGroupBytes + kVector * 4 * kLanes);
+    }
+  };
+  [[gnu::always_inline]] static inline void codes(const std::byte* p, Codes& out) { out.at = p; }
 };
 
 }  // namespace narrow::kernels::packed
