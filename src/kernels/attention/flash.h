@@ -60,7 +60,8 @@ static inline Range seen(Range visited, std::int64_t position, std::int64_t wind
 
 // Scores are kept in units of ln 2, so that their exponentials are powers of two.
 inline constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
-inline constexpr float kUnseen = -std::numeric_limits<float>::infinity();
+// Maximum of a row that has seen nothing: below every score, but finite, so that no difference is NaN.
+inline constexpr float kNothing = -1e30f;
 
 // cap * tanh(x / cap), tanh z = 1 - 2 / (e^2z + 1)
 template <class V>
@@ -83,7 +84,7 @@ template <class V, int P>
 static inline void softmax_panels(int rows, float* scores, const Range* ranges, float softcap,
                                   Softmax running, float* factors) {
   constexpr int kVectors = P * Panel<V>::kVectors;
-  alignas(64) float shift[16] = {}, change[16] = {};
+  alignas(64) float old[16] = {}, max[16] = {};
   for (int r = 0; r < rows; ++r) {
     float* s = scores + r * kPagePositions;
     const bool masked = ranges[r].begin > 0 || ranges[r].end < 16 * P;
@@ -100,20 +101,21 @@ static inline void softmax_panels(int rows, float* scores, const Range* ranges, 
     typename V::F top = x[0];
     NARROW_UNROLL
     for (int v = 1; v < kVectors; ++v) top = V::max(top, x[v]);
-    const float old = running.max[r], most = V::reduce_max(top);
-    const float max = most > old ? most : old;
-    running.max[r] = max;
-    shift[r] = max == kUnseen ? 0.0f : max;
-    change[r] = max == old ? 0.0f : old - max;
+    const float most = V::reduce_max(top);
+    old[r] = running.max[r];
+    max[r] = most > old[r] ? most : old[r];
+    running.max[r] = max[r];
   }
-  for (int r = 0; r < rows; r += V::kWidth) V::store(factors + r, V::exp2(V::load(change + r)));
+  for (int r = 0; r < rows; r += V::kWidth) {
+    V::store(factors + r, V::exp2(V::sub(V::load(old + r), V::load(max + r))));
+  }
   for (int r = 0; r < rows; ++r) {
     float* s = scores + r * kPagePositions;
-    const typename V::F max = V::set1(shift[r]);
+    const typename V::F shift = V::set1(max[r]);
     typename V::F x[kVectors];
     NARROW_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      x[v] = V::exp2(V::sub(V::load(s + v * V::kWidth), max));
+      x[v] = V::exp2(V::sub(V::load(s + v * V::kWidth), shift));
       V::store(s + v * V::kWidth, x[v]);
     }
     typename V::F total = x[0];
@@ -139,12 +141,6 @@ static void softmax_tile(int rows, std::int64_t panels, float* scores, const Ran
   }
 }
 
-// Reads ahead what a product will need next: pages are far from each other, where the processor's own
-// prefetch does not follow.
-static inline void read_ahead(const std::byte* p, std::size_t bytes) {
-  for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
-}
-
 // Queries times the scale, rotated as the keys are: out [rows, head_dim].
 template <class V>
 static void pack_queries(const HeadLayout& l, const AttentionItem& item, float* out) {
@@ -168,31 +164,37 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
   float* queries = value_floats + kPagePositions * padded;
   const Softmax running = {max, queries + (rows * d + 15) / 16 * 16};
 
+  const bool as_floats = rows > kMaxRows;
+  if (!as_floats) {
+    const std::byte* keys = item.pages[item.begin / kPagePositions] + item.offset;
+    for (std::size_t i = 0; i < l.values_offset; i += 64) __builtin_prefetch(keys + i, 0, 2);
+  }
   pack_queries<V>(l, item, queries);
   for (std::int64_t i = 0; i < rows * padded; ++i) acc[i] = 0.0f;
   for (std::int64_t r = 0; r < rows; ++r) {
-    max[r] = kUnseen;
+    max[r] = kNothing;
     for (int i = 0; i < 16; ++i) running.sums[r * 16 + i] = 0.0f;
   }
-  const bool as_floats = rows > kMaxRows;
-  const RealLoader<V, float> expanded_keys{key_floats, 16, d * kPanelPositions};
-  const RealLoader<V, float> expanded_values{value_floats, padded, 16};
-
   for (std::int64_t page = item.begin / kPagePositions; page * kPagePositions < item.end; ++page) {
     const std::int64_t base = page * kPagePositions;
     const std::int64_t left = item.end - base;
     const Range visited = {item.begin > base ? item.begin - base : 0,
                            left < kPagePositions ? left : kPagePositions};
     const std::byte* head = item.pages[page] + item.offset;
-    const bool expand_keys = as_floats && l.keys != Format::kF32;
-    const bool expand_values = as_floats && l.values != Format::kF32;
-    if (expand_keys) {
+    // For as_floats: f32 as it is stored, the others made into floats.
+    RealLoader<V, float> key_loader{key_floats, 16, d * kPanelPositions},
+        value_loader{value_floats, padded, 16};
+    if (l.keys == Format::kF32) {
+      key_loader.base = reinterpret_cast<const float*>(head);
+    } else if (as_floats) {
       const std::int64_t from = visited.begin / 16, panels = (visited.end + 15) / 16 - from;
       with_keys<V>(l, head, [&](const auto& keys) {
         expand<V>(d, keys.panels_from(from), panels, key_floats + from * d * 16, 16, d * 16);
       });
     }
-    if (expand_values) {
+    if (l.values == Format::kF32) {
+      value_loader.base = reinterpret_cast<const float*>(head + l.values_offset);
+    } else if (as_floats) {
       with_values<V>(l, head, [&](const auto& values) {
         expand<V>(visited.end - visited.begin, values.rows_from(visited.begin), padded / 16,
                   value_floats + visited.begin * padded, padded, 16);
@@ -207,18 +209,19 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
       const Range columns = {tile.begin / 16 * 16, (tile.end + 15) / 16 * 16};
       const std::int64_t panel = columns.begin / 16, panels = (columns.end - columns.begin) / 16;
 
-      if (!as_floats) {
-        read_ahead(head + l.values_offset + static_cast<std::size_t>(tile.begin) * l.value_row_bytes,
-                   static_cast<std::size_t>(tile.end - tile.begin) * l.value_row_bytes);
-      }
-      const auto score = [&](const auto& keys) {
-        multiply<V>(count, queries + begin * d, d, d, keys.panels_from(panel), panels, nullptr,
+      const auto score = [&](const auto& keys, auto ahead) {
+        multiply<V>(count, queries + begin * d, d, d, keys.panels_from(panel), ahead, panels, nullptr,
                     scores + columns.begin, kPagePositions);
       };
-      if (expand_keys) {
-        score(expanded_keys);
+      if (as_floats) {
+        score(key_loader, NoReadAhead{});
       } else {
-        with_keys<V>(l, head, score);
+        const std::byte* values =
+            head + l.values_offset + static_cast<std::size_t>(tile.begin) * l.value_row_bytes;
+        const auto bytes = static_cast<std::size_t>(tile.end - tile.begin) * l.value_row_bytes;
+        with_keys<V>(l, head, [&](const auto& keys) {
+          score(keys, ReadAhead<1>::template over<V>(values, bytes, d, panels));
+        });
       }
       Range ranges[kMaxRows];
       for (int r = 0; r < count; ++r) {
@@ -227,22 +230,23 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
       }
       softmax_tile<V>(count, panels, scores + columns.begin, ranges, item.softcap,
                       {running.max + begin, running.sums + begin * 16}, factors);
-      if (!as_floats && base + kPagePositions < item.end) {
-        read_ahead(item.pages[page + 1] + item.offset, l.values_offset);
-      }
-      const auto add = [&](const auto& values) {
+      const auto add = [&](const auto& values, auto ahead) {
         multiply<V>(count, scores + tile.begin, kPagePositions, tile.end - tile.begin,
-                    values.rows_from(tile.begin), padded / 16, factors, acc + begin * padded, padded);
+                    values.rows_from(tile.begin), ahead, padded / 16, factors, acc + begin * padded, padded);
       };
-      if (expand_values) {
-        add(expanded_values);
+      if (as_floats) {
+        add(value_loader, NoReadAhead{});
       } else {
-        with_values<V>(l, head, add);
+        const bool last = base + kPagePositions >= item.end;
+        const std::byte* keys = last ? head : item.pages[page + 1] + item.offset;
+        const auto ahead = ReadAhead<V::kMaxPanels>::template over<V>(keys, last ? 0 : l.values_offset,
+                                                                      tile.end - tile.begin, padded / 16);
+        with_values<V>(l, head, [&](const auto& values) { add(values, ahead); });
       }
     }
   }
   for (std::int64_t r = 0; r < rows; ++r) {
-    max[r] *= kLn2;
+    max[r] = max[r] == kNothing ? -std::numeric_limits<float>::infinity() : max[r] * kLn2;
     sum[r] = V::reduce_add(V::load(running.sums + r * 16));
   }
 }

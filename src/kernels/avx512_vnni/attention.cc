@@ -23,17 +23,19 @@ struct Vector {
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
-  // 2^x for x <= 60 to about 1e-7 relative, 0 below the range of floats: coefficients of Cephes' exp2f
-  // (Moshier 1989).
+  // 2^x for x <= 60 to about 1e-7 relative, 0 below 2^-126: coefficients of Cephes' exp2f (Moshier 1989).
+  // Lanes below are masked off rather than left to underflow, which would trap into microcode.
   static F exp2(F x) {
-    x = max(x, set1(-160.0f));
+    const F low = set1(-126.0f);
+    const __mmask16 in = _mm512_cmp_ps_mask(x, low, _CMP_GE_OQ);
+    x = max(x, low);
     const F n = round(x), r = sub(x, n);
     F p = fma(set1(1.535336188319500e-4f), r, set1(1.339887440266574e-3f));
     p = fma(p, r, set1(9.618437357674640e-3f));
     p = fma(p, r, set1(5.550332471162809e-2f));
     p = fma(p, r, set1(2.402264791363012e-1f));
     p = fma(p, r, set1(6.931472028550421e-1f));
-    return _mm512_scalef_ps(fma(p, r, set1(1.0f)), n);
+    return _mm512_maskz_scalef_ps(in, fma(p, r, set1(1.0f)), n);
   }
   static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static float first(F x) { return _mm512_cvtss_f32(x); }
