@@ -17,7 +17,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
-constexpr int kMinPasses = 5;
+constexpr int kMinPasses = 3;
 // Time of one pass: long beside the start of the threads.
 constexpr double kPassSeconds = 0.01;
 constexpr std::uint64_t kLine = 64;
