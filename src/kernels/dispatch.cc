@@ -5,6 +5,7 @@
 #include "kernels/generic/table.h"
 #if defined(__x86_64__)
 #include "kernels/avx2/table.h"
+#include "kernels/avx512_amx/table.h"
 #include "kernels/avx512_vnni/table.h"
 #elif defined(__aarch64__)
 #include "kernels/neon/table.h"
@@ -24,6 +25,8 @@ struct Isa {
 // Best first.
 constexpr Isa kIsas[] = {
 #if defined(__x86_64__)
+    {"avx512_amx", avx512_amx::table, [](const CpuFeatures& f) { return f.avx512_vnni && f.amx_int8; },
+     "avx512, avx512_vnni and amx_int8"},
     {"avx512_vnni", avx512_vnni::table, [](const CpuFeatures& f) { return f.avx512_vnni; },
      "avx512 and avx512_vnni"},
     {"avx2", avx2::table, [](const CpuFeatures& f) { return f.avx2 && f.fma && f.f16c; },
