@@ -128,8 +128,9 @@ TEST(Attention, AgainstSumsInDouble) {
         if (dim != 64 && keys != values && values != Format::kF16) continue;
         for (const std::int64_t m : kTokens) {
           for (const std::int64_t first : kFirst) {
-            // The other axes take turns; their lengths have no common factor with the loops inside.
+            // The other axes take turns, and beside the plain cases one of five will do.
             ++turn;
+            if ((dim > 64 || keys != values) && turn % 5 != 0) continue;
             const Case c{keys,
                          values,
                          dim,
