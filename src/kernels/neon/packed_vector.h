@@ -21,7 +21,8 @@ template <class Owner>
 struct PackedVectorOf {
   static constexpr int kLanes = 4;
   static constexpr bool kUnsignedCodes = false;
-  static constexpr int kTileTokens = 8, kFusedTokens = 8;
+  static constexpr int kTilePanels = 1, kTileTokens = 8, kFusedTokens = 8;
+  static constexpr std::int64_t kBlockBytes = 24 << 10;
   // The dot product is the same for all levels.
   static constexpr int level_class(int /*max_level*/) { return 127; }
 
@@ -72,6 +73,12 @@ struct PackedVectorOf {
 
   static inline Floats load_floats(const float* p) { return vld1q_f32(p); }
   static inline void store_floats(float* p, Floats f) { vst1q_f32(p, f); }
+  static inline Floats load_first(const float* p, int n) {
+    if (n == 4) return vld1q_f32(p);
+    float lanes[4] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return vld1q_f32(lanes);
+  }
   static inline void store_first(float* p, Floats f, int n) {
     if (n == 4) return vst1q_f32(p, f);
     float lanes[4];
@@ -88,25 +95,29 @@ struct PackedVectorOf {
 
   static inline int8x16_t signed_bytes(Bytes b) { return vreinterpretq_s8_u8(b); }
 
-  template <int kMaxLevel, int kVectors, int kSide>
-  [[gnu::always_inline]] static inline void dots(const Bytes* w, const std::int8_t* q, Ints* sums) {
+  template <int kMaxLevel, int kFirst, int kVectors, int kPanels, int kSide, class Codes>
+  [[gnu::always_inline]] static inline void dots(const Codes& w, const std::int8_t* q, Ints* sums) {
     Ints odd = vdupq_n_s32(0);
     packed::unroll<kVectors / 4>([&](auto part) NARROW_INLINE_LAMBDA {
-      constexpr int kFirst = 4 * decltype(part)::value;
+      constexpr int kFour = 4 * decltype(part)::value;
       int8x16_t a[kSide];
       packed::unroll<kSide>(
-          [&](auto b) NARROW_INLINE_LAMBDA { a[b.value] = vld1q_s8(q + 32 * b.value + 4 * kFirst); });
+          [&](auto b) NARROW_INLINE_LAMBDA { a[b.value] = vld1q_s8(q + 32 * b.value + 4 * kFour); });
       packed::unroll<4>([&](auto c) NARROW_INLINE_LAMBDA {
         constexpr int kLane = decltype(c)::value;
-        const int8x16_t codes = signed_bytes(w[kFirst + kLane]);
-        packed::unroll<kSide>([&](auto b) NARROW_INLINE_LAMBDA {
-          // One chain alone would wait for itself.
-          Ints& sum = kSide == 1 && kLane % 2 == 1 ? odd : sums[b.value];
-          sum = vdotq_laneq_s32(sum, codes, a[b.value], kLane);
+        packed::unroll<kPanels>([&](auto p) NARROW_INLINE_LAMBDA {
+          constexpr int kPanel = decltype(p)::value;
+          const int8x16_t codes = signed_bytes(w.template get<kPanel, kFirst + kFour + kLane>());
+          packed::unroll<kSide>([&](auto b) NARROW_INLINE_LAMBDA {
+            // One chain alone would wait for itself.
+            constexpr bool kOdd = kPanels * kSide == 1 && kLane % 2 == 1;
+            Ints& sum = kOdd ? odd : sums[kPanel * kSide + b.value];
+            sum = vdotq_laneq_s32(sum, codes, a[b.value], kLane);
+          });
         });
       });
     });
-    if constexpr (kSide == 1) sums[0] = vaddq_s32(sums[0], odd);
+    if constexpr (kPanels * kSide == 1) sums[0] = vaddq_s32(sums[0], odd);
   }
 };
 

@@ -2,6 +2,8 @@
 
 #include "formats/format.h"
 #include "kernels/generic/table.h"
+#include "kernels/neon/attention.h"
+#include "kernels/neon/dense_int8.h"
 #include "kernels/neon/kernels.h"
 #include "kernels/neon/packed.h"
 #include "kernels/neon/vec_dot.h"
@@ -45,6 +47,8 @@ KernelTable make_table() {
   set_packed(Format::kMXFP4, packed_mxfp4);
   set_packed(Format::kTQ1_0, packed_tq1_0);
   set_packed(Format::kTQ2_0, packed_tq2_0);
+  t.attention = &kAttention;
+  t.dense_int8 = &kDenseInt8;
   t.int8_peak = int8_peak;
   return t;
 }

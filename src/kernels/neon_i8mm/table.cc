@@ -2,6 +2,7 @@
 
 #include "formats/format.h"
 #include "kernels/neon/table.h"
+#include "kernels/neon_i8mm/dense_int8.h"
 #include "kernels/neon_i8mm/kernels.h"
 #include "kernels/neon_i8mm/packed.h"
 
@@ -29,6 +30,7 @@ KernelTable make_table() {
   set_packed(Format::kMXFP4, packed_mxfp4);
   set_packed(Format::kTQ1_0, packed_tq1_0);
   set_packed(Format::kTQ2_0, packed_tq2_0);
+  t.dense_int8 = &kDenseInt8;
   t.int8_peak = int8_peak;
   return t;
 }
