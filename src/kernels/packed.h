@@ -7,11 +7,12 @@
 //   a group whose absmax is 0 or so small that 127 / absmax is infinite has scale 0 and q 0;
 //   with a NaN in the group the scale is NaN, with an infinity it is infinite: y is then not a number either.
 //
-// Weights: real = S * (code - offset) - M, with unsigned integer codes, one fp32 S (and M where the format
-// has a minimum) per run of 32 or of 16 elements; S and M are exact in fp32 (an fp16 times a small integer).
+// Weights: real = S * (level - offset) - M, with unsigned integer levels (stored codes, or what the format's
+// table has for them), one fp32 S (and M where the format has a minimum) per run of 32 or of 16 elements; S
+// and M are exact in fp32 (an fp16 times a small integer). packed/layout.h has each format's numbers.
 //
 // y[t, n] starts at 0 and walks the groups g = 0 .. k/32-1 in order; all operations are fp32, rounded once
-// each, fma is fused; isum are exact int32 sums of (code - offset) * q:
+// each, fma is fused; isum are exact int32 sums of (level - offset) * q:
 //   runs of 32:  y = fma(float(isum) * S, scale[t, g], y)
 //   runs of 16:  u = float(isum_0) * S_0;  u = fma(float(isum_1), S_1, u);  y = fma(u, scale[t, g], y)
 //   then, with minima, for each run r of the group in order:
@@ -37,7 +38,8 @@ struct QuantizedRows {
 
 // Kernels of one weight format. Weights lie in panels of KernelTable::panel_rows output features whose codes
 // and scales are interleaved so that one vector lane is one feature; the last panel of a matrix is filled up
-// with zero weights. A panel takes as many bits as its rows take in the file (scales keep their width).
+// with zero weights. A panel takes as many bits as its rows take in the file (scales keep their width), but
+// for tq1_0, which takes tq2_0's.
 struct PackedKernel {
   // Bytes of one panel of rows of k elements, a multiple of 64.
   std::size_t (*panel_bytes)(std::int64_t k);
@@ -47,7 +49,8 @@ struct PackedKernel {
   // Work memory of multiply, 64-byte aligned; may be 0.
   std::size_t (*scratch_bytes)(std::int64_t k, std::int64_t m);
   // out[t * out_stride + i] = y[t, i] for t in [0, x.m) and the first n_rows features i of consecutive
-  // panels (all full but the last).
+  // panels (all full but the last). Other floats of out are left alone. Every call prepares its tokens, about
+  // as much work as one panel's products: give it ten panels or more where there are many tokens.
   void (*multiply)(const std::byte* panels, std::int64_t n_rows, const QuantizedRows& x, float* out,
                    std::int64_t out_stride, std::byte* scratch);
 };
