@@ -182,12 +182,13 @@ Status matmul(const DenseInt8Activations& x, std::span<const DenseInt8Product> p
   if (rows.m == 0) return {};
   std::int64_t panels = 0;
   for (const DenseInt8Product& p : products) panels += panels_of(p.weight->n());
-  // Items of at least 8 KB and at most 256 KB of weights, several per thread so that none waits long for
-  // another's last one, and of whole pairs of panels, which the kernels take together.
+  // Items of at least 8 KB and at most 256 KB of weights (more where many tokens pass by each item), several
+  // per thread so that none waits long for another's last one, and of whole pairs of panels, which the
+  // kernels take together.
   const auto panel_bytes = static_cast<std::int64_t>(kernel().panel_bytes(rows.k));
   const std::int64_t fair = panels / (6 * thread_count());
   const std::int64_t least = std::max<std::int64_t>(8 * 1024 / panel_bytes, 2);
-  const std::int64_t most = std::max<std::int64_t>(256 * 1024 / panel_bytes, least);
+  const std::int64_t most = std::max<std::int64_t>((rows.m < 64 ? 256 : 512) * 1024 / panel_bytes, least);
   const std::int64_t per_item = (std::clamp(fair, least, most) + 1) / 2 * 2;
 
   std::int64_t items = 0;

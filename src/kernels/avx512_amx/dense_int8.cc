@@ -12,11 +12,13 @@ using generic::DenseInt8Trailer;
 // Up to this many tokens the time is that of reading weights, and avx512_vnni's kernel reads them as fast.
 constexpr std::int64_t kFewTokens = 6;
 constexpr std::int64_t kTileTokens = 16, kTileBytes = 1024;
-constexpr std::int64_t kChunkBytes = 512 * 1024;
+// Tokens that stay in the second-level cache while all panels pass, tokens whose sums are kept between
+// stretches of k, and stretches of which two panels (20 KB) stay in the first-level cache.
+constexpr std::int64_t kChunkBytes = 512 * 1024, kBlockTokens = 128, kStretch = 640;
 
 // 2 x 2 tiles of sums share two tiles of activations and two of weights: per 64 elements of k four loads of
 // 8 cycles on two ports beside four products of 16 cycles, so that the matrix unit is never starved.
-// Tiles 0..3 sums [token tile * 2 + panel], 4 and 5 activations, 6 and 7 weights.
+// Tiles 0..3 are sums [token tile * 2 + panel], 4 and 5 activations, 6 and 7 weights.
 TileConfig config(std::int64_t first_rows, std::int64_t second_rows) {
   TileConfig c;
   for (int panel = 0; panel < 2; ++panel) {
@@ -29,15 +31,23 @@ TileConfig config(std::int64_t first_rows, std::int64_t second_rows) {
   return c;
 }
 
-// Sums of kTall token tiles x kWide panels over all of k to `sums`, tile after tile.
+// Adds `length` elements of k to the sums of kTall token tiles x kWide panels, tile after tile in `sums`, or
+// starts them.
 template <int kTall, int kWide>
 void sum_tiles(const std::int8_t* q, std::int64_t stride, const std::byte* panel, std::int64_t panel_size,
-               std::int64_t padded, std::byte* sums) {
-  zero_tile<0>();
-  if (kWide > 1) zero_tile<1>();
-  if (kTall > 1) zero_tile<2>();
-  if (kTall > 1 && kWide > 1) zero_tile<3>();
-  for (std::int64_t i = 0; i < padded; i += kDenseInt8Pad) {
+               std::int64_t length, bool start, std::byte* sums) {
+  if (start) {
+    zero_tile<0>();
+    if (kWide > 1) zero_tile<1>();
+    if (kTall > 1) zero_tile<2>();
+    if (kTall > 1 && kWide > 1) zero_tile<3>();
+  } else {
+    load_tile<0>(sums, 64);
+    if (kWide > 1) load_tile<1>(sums + kTileBytes, 64);
+    if (kTall > 1) load_tile<2>(sums + 2 * kTileBytes, 64);
+    if (kTall > 1 && kWide > 1) load_tile<3>(sums + 3 * kTileBytes, 64);
+  }
+  for (std::int64_t i = 0; i < length; i += kDenseInt8Pad) {
     load_tile<4>(q + i, stride);
     load_tile<6>(panel + i * kDenseInt8PanelRows, 64);
     multiply_unsigned<0, 4, 6>();
@@ -80,26 +90,36 @@ void store_products(const std::byte* sums, const DenseInt8Rows& x, std::int64_t 
 // Tokens first .. end and all features, with the configured tiles.
 void multiply_tokens(const std::byte* panels, std::int64_t n_rows, const DenseInt8Rows& x, std::int64_t first,
                      std::int64_t end, float* out, std::int64_t out_stride) {
-  alignas(64) std::byte sums[4 * kTileBytes];
+  constexpr std::int64_t kPair = 2 * kTileTokens;
+  alignas(64) std::byte sums[kBlockTokens / kPair][4 * kTileBytes];
   const std::int64_t padded = dense_int8_padded(x.k), stride = dense_int8_stride(x.k);
   const std::int64_t panel_size = generic::dense_int8_panel_size(x.k);
   for (std::int64_t n = 0; n < n_rows; n += 32, panels += 2 * panel_size) {
-    const std::int64_t wide = n_rows - n > 16 ? 2 : 1;
-    for (std::int64_t t = first; t < end; t += 2 * kTileTokens) {
-      const std::int64_t tall = end - t > kTileTokens ? 2 : 1;
-      const std::int8_t* q = x.q + t * stride;
-      if (tall == 2 && wide == 2) sum_tiles<2, 2>(q, stride, panels, panel_size, padded, sums);
-      if (tall == 2 && wide == 1) sum_tiles<2, 1>(q, stride, panels, panel_size, padded, sums);
-      if (tall == 1 && wide == 2) sum_tiles<1, 2>(q, stride, panels, panel_size, padded, sums);
-      if (tall == 1 && wide == 1) sum_tiles<1, 1>(q, stride, panels, panel_size, padded, sums);
-      for (std::int64_t i = 0; i < tall; ++i) {
-        const std::int64_t at = t + i * kTileTokens;
-        const std::int64_t tokens = end - at < kTileTokens ? end - at : kTileTokens;
-        for (std::int64_t p = 0; p < wide; ++p) {
+    const bool wide = n_rows - n > 16;
+    for (std::int64_t block = first; block < end; block += kBlockTokens) {
+      const std::int64_t block_end = end - block < kBlockTokens ? end : block + kBlockTokens;
+      for (std::int64_t i = 0; i < padded; i += kStretch) {
+        const std::int64_t length = padded - i < kStretch ? padded - i : kStretch;
+        const std::byte* panel = panels + i * kDenseInt8PanelRows;
+        for (std::int64_t t = block; t < block_end; t += kPair) {
+          const std::int8_t* q = x.q + t * stride + i;
+          std::byte* to = sums[(t - block) / kPair];
+          const bool tall = block_end - t > kTileTokens;
+          if (tall && wide) sum_tiles<2, 2>(q, stride, panel, panel_size, length, i == 0, to);
+          if (tall && !wide) sum_tiles<2, 1>(q, stride, panel, panel_size, length, i == 0, to);
+          if (!tall && wide) sum_tiles<1, 2>(q, stride, panel, panel_size, length, i == 0, to);
+          if (!tall && !wide) sum_tiles<1, 1>(q, stride, panel, panel_size, length, i == 0, to);
+        }
+      }
+      for (std::int64_t t = block; t < block_end; t += kTileTokens) {
+        const std::int64_t tokens = block_end - t < kTileTokens ? block_end - t : kTileTokens;
+        const std::byte* from =
+            sums[(t - block) / kPair] + (t - block) % kPair / kTileTokens * 2 * kTileBytes;
+        for (std::int64_t p = 0; p < (wide ? 2 : 1); ++p) {
           const std::byte* trailer = panels + (p + 1) * panel_size - sizeof(DenseInt8Trailer);
-          store_products(sums + (2 * i + p) * kTileBytes, x, at, tokens,
+          store_products(from + p * kTileBytes, x, t, tokens,
                          *reinterpret_cast<const DenseInt8Trailer*>(trailer), n_rows - n - 16 * p,
-                         out + at * out_stride + n + 16 * p, out_stride);
+                         out + t * out_stride + n + 16 * p, out_stride);
         }
       }
     }
