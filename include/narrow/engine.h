@@ -13,7 +13,7 @@ struct EngineOptions {
   // their range with the others: small models need it for 4-bit keys.
   bool rotate_keys = false;
   // "stored": products in the weights' own formats. "w8a8": weights become int8 per output channel when the
-  // model is loaded, activations int8 per token as they come.
+  // model is loaded, activations int8 per token as they come; "w8a8-asymmetric": those with a zero point.
   std::string compute = "stored";
 };
 

@@ -29,8 +29,11 @@ Result<runtime::LoadOptions> load_options(const EngineOptions& options) {
   runtime::LoadOptions out;
   if (options.compute == "w8a8") {
     out.compute = runtime::Compute::kW8A8;
+  } else if (options.compute == "w8a8-asymmetric") {
+    out.compute = runtime::Compute::kW8A8Asymmetric;
   } else if (options.compute != "stored") {
-    return make_error(ErrorCode::kInvalidArgument, "--compute '{}': use stored or w8a8", options.compute);
+    return make_error(ErrorCode::kInvalidArgument, "--compute '{}': use stored, w8a8 or w8a8-asymmetric",
+                      options.compute);
   }
   return out;
 }

@@ -9,8 +9,8 @@ void add_engine_options(CLI::App& sub, EngineOptions& options) {
   sub.add_flag("--rotate-keys", options.rotate_keys,
                "Cache keys after a Hadamard rotation: for 4-bit keys of small models");
   sub.add_option("--compute", options.compute,
-                 "stored: products in the file's formats; w8a8: int8 weights per channel, int8 activations "
-                 "per token")
+                 "stored: products in the file's formats; w8a8 or w8a8-asymmetric: int8 weights per channel, "
+                 "int8 activations per token")
       ->capture_default_str();
 }
 

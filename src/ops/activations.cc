@@ -8,7 +8,14 @@ Forms Forms::of(std::initializer_list<const Weight*> weights) {
   Forms forms;
   for (const Weight* w : weights) {
     if (w->empty()) continue;
-    (w->packed() ? forms.blocks : forms.f32) = true;
+    if (!w->packed()) {
+      forms.f32 = true;
+    } else if (w->dense == nullptr) {
+      forms.blocks = true;
+    } else {
+      forms.tokens = true;
+      forms.scheme = w->scheme;
+    }
   }
   return forms;
 }
@@ -18,33 +25,51 @@ void Activations::shape(std::int64_t rows, std::int64_t cols, Forms forms) {
   cols_ = cols;
   f32_ = {};
   blocks_ = {};
-  if (!forms.blocks) return;
-  const auto elements = static_cast<std::size_t>(rows * cols);
-  q_.reserve_at_least(elements);
-  scale_.reserve_at_least(elements / kernels::kActivationGroup);
-  sums_.reserve_at_least(elements / kernels::kSumRun);
-  blocks_ = {q_.data(), scale_.data(), sums_.data(), rows, cols};
+  tokens_ = {};
+  if (forms.blocks) {
+    const auto elements = static_cast<std::size_t>(rows * cols);
+    q_.reserve_at_least(elements);
+    scale_.reserve_at_least(elements / kernels::kActivationGroup);
+    sums_.reserve_at_least(elements / kernels::kSumRun);
+    blocks_ = {q_.data(), scale_.data(), sums_.data(), rows, cols};
+  }
+  if (forms.tokens) {
+    scheme_ = forms.scheme;
+    const auto m = static_cast<std::size_t>(rows);
+    token_q_.reserve_at_least(m * static_cast<std::size_t>(kernels::dense_int8_padded(cols)));
+    token_scale_.reserve_at_least(m);
+    token_zero_.reserve_at_least(m);
+    token_sum_.reserve_at_least(m);
+    tokens_ = {token_q_.data(), token_scale_.data(), token_zero_.data(), token_sum_.data(), rows, cols};
+  }
 }
 
 void Activations::quantize_row(const float* x, std::int64_t r) {
-  kernels::kernels().quantize_row(x, cols_, q_.data() + r * cols_,
-                                  scale_.data() + r * (cols_ / kernels::kActivationGroup),
-                                  sums_.data() + r * (cols_ / kernels::kSumRun));
+  const kernels::KernelTable& kt = kernels::kernels();
+  if (blocks_.q != nullptr) {
+    kt.quantize_row(x, cols_, q_.data() + r * cols_, scale_.data() + r * (cols_ / kernels::kActivationGroup),
+                    sums_.data() + r * (cols_ / kernels::kSumRun));
+  }
+  if (tokens_.q != nullptr) {
+    kt.dense_int8->quantize_row(scheme_, x, cols_, token_q_.data() + r * kernels::dense_int8_padded(cols_),
+                                token_scale_.data() + r, token_zero_.data() + r, token_sum_.data() + r);
+  }
 }
 
 void Activations::assign(ConstMatrix x, Forms forms) {
   shape(x.rows, x.cols, forms);
   f32_ = x;
-  if (forms.blocks) for_rows(rows_, cols_, [&](std::int64_t r) { quantize_row(x.row(r), r); });
+  if (!forms.blocks && !forms.tokens) return;
+  for_rows(rows_, cols_, [&](std::int64_t r) { quantize_row(x.row(r), r); });
 }
 
 void Activations::assign_rms_norm(ConstMatrix x, const float* gain, float eps, Forms forms, Matrix normed) {
   shape(x.rows, x.cols, forms);
-  if (forms.f32) {
+  if (forms.f32 || forms.tokens) {
     f32_ = normed;
     for_rows(rows_, cols_, [&](std::int64_t r) {
       kernels::kernels().rms_norm(x.row(r), gain, eps, normed.row(r), cols_);
-      if (forms.blocks) quantize_row(normed.row(r), r);
+      quantize_row(normed.row(r), r);
     });
   } else if (forms.blocks) {
     for_rows(rows_, cols_, [&](std::int64_t r) {
@@ -66,7 +91,7 @@ void Activations::assign_activated(Activation f, Matrix gate, ConstMatrix up, Fo
       f.plain(row, cols_);
       if (up.data != nullptr) kernels::kernels().mul_f32(up.row(r), row, cols_);
     }
-    if (forms.blocks) quantize_row(row, r);
+    quantize_row(row, r);
   });
 }
 

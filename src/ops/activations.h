@@ -14,7 +14,10 @@ namespace narrow::ops {
 
 // Which forms of the rows some products need.
 struct Forms {
-  bool f32 = false, blocks = false;
+  bool f32 = false;     // for weights that are not packed
+  bool blocks = false;  // int8 with a scale per 32 values, for weights packed in their stored format
+  bool tokens = false;  // int8 with a scale per row, for dense weights
+  kernels::DenseInt8Scheme scheme;  // of tokens
   static Forms of(std::initializer_list<const Weight*> weights);
 };
 
@@ -37,17 +40,20 @@ class Activations {
   std::int64_t cols() const { return cols_; }
   ConstMatrix f32() const { return f32_; }                          // data is null when absent
   const kernels::QuantizedRows& blocks() const { return blocks_; }  // q is null when absent
+  const kernels::DenseInt8Rows& tokens() const { return tokens_; }  // q is null when absent
 
  private:
   void shape(std::int64_t rows, std::int64_t cols, Forms forms);
-  void quantize_row(const float* x, std::int64_t r);
+  void quantize_row(const float* x, std::int64_t r);  // into all int8 forms
 
   ConstMatrix f32_;
   kernels::QuantizedRows blocks_;
+  kernels::DenseInt8Rows tokens_;
+  kernels::DenseInt8Scheme scheme_;
   std::int64_t rows_ = 0, cols_ = 0;
-  AlignedBuffer<std::int8_t> q_;
-  AlignedBuffer<float> scale_;
-  AlignedBuffer<std::int32_t> sums_;
+  AlignedBuffer<std::int8_t> q_, token_q_;
+  AlignedBuffer<float> scale_, token_scale_;
+  AlignedBuffer<std::int32_t> sums_, token_zero_, token_sum_;
 };
 
 }  // namespace narrow::ops

@@ -50,9 +50,12 @@ Status check_product(const Activations& x, const Product& p) {
                       "matmul: rows of the weight {} are no multiple of {}'s block of {}", shape.text(),
                       format.name, format.block_size);
   }
-  if (x.rows() > 0 && (p.weight.packed() ? x.blocks().q == nullptr : x.f32().data == nullptr)) {
-    return make_error(ErrorCode::kInvalidArgument, "matmul: x {} was not prepared for a {} weight {}",
-                      given.text(), p.weight.packed() ? "packed" : "stored", shape.text());
+  const bool prepared = p.weight.dense != nullptr ? x.tokens().q != nullptr
+                        : p.weight.packed()       ? x.blocks().q != nullptr
+                                                  : x.f32().data != nullptr;
+  if (x.rows() > 0 && !prepared) {
+    return make_error(ErrorCode::kInvalidArgument, "matmul: x {} was not prepared for the weight {}",
+                      given.text(), shape.text());
   }
   return {};
 }
@@ -154,14 +157,14 @@ Status multiply_stored(ConstMatrix x, std::span<const Product> products) {
 constexpr std::size_t kMaxItemBytes = 256 * 1024, kMinItemBytes = 8 * 1024;
 constexpr std::size_t kItemsPerThread = 6;
 
-void multiply_packed(const kernels::QuantizedRows& x, std::span<const Product> products) {
-  const std::int64_t panel_rows = kernels::kernels().panel_rows;
+void multiply_packed(const Activations& x, std::span<const Product> products) {
   std::size_t total = 0, scratch_bytes = 0;
   for (const Product& p : products) {
     if (!p.weight.packed()) continue;
-    total += static_cast<std::size_t>((p.out.cols + panel_rows - 1) / panel_rows) *
-             p.weight.kernel->panel_bytes(x.k);
-    scratch_bytes = std::max(scratch_bytes, p.weight.kernel->scratch_bytes(x.k, x.m));
+    const std::int64_t panels = (p.out.cols + p.weight.panel_rows() - 1) / p.weight.panel_rows();
+    total += static_cast<std::size_t>(panels) * p.weight.panel_bytes();
+    if (p.weight.kernel == nullptr) continue;
+    scratch_bytes = std::max(scratch_bytes, p.weight.kernel->scratch_bytes(x.cols(), x.rows()));
   }
   const std::size_t item_bytes = std::clamp(
       total / (kItemsPerThread * static_cast<std::size_t>(thread_count())), kMinItemBytes, kMaxItemBytes);
@@ -175,9 +178,9 @@ void multiply_packed(const kernels::QuantizedRows& x, std::span<const Product> p
   std::int64_t items = 0;
   for (const Product& p : products) {
     if (!p.weight.packed()) continue;
-    const std::int64_t panels = (p.out.cols + panel_rows - 1) / panel_rows;
+    const std::int64_t panels = (p.out.cols + p.weight.panel_rows() - 1) / p.weight.panel_rows();
     const auto per_item =
-        std::max<std::int64_t>(1, static_cast<std::int64_t>(item_bytes / p.weight.kernel->panel_bytes(x.k)));
+        std::max<std::int64_t>(1, static_cast<std::int64_t>(item_bytes / p.weight.panel_bytes()));
     runs.push_back({&p, per_item, items});
     items += (panels + per_item - 1) / per_item;
   }
@@ -186,16 +189,20 @@ void multiply_packed(const kernels::QuantizedRows& x, std::span<const Product> p
   scratch.prepare(scratch_bytes / sizeof(float) + 1);
   Scratch& memory = scratch;
   const std::span<const Run> all(runs);
-  parallel_for(items, [&x, &memory, all, panel_rows](std::int64_t item, int thread) {
+  parallel_for(items, [&x, &memory, all](std::int64_t item, int thread) {
     std::size_t r = all.size() - 1;
     while (all[r].first_item > item) --r;
     const Product& p = *all[r].product;
     const std::int64_t panel = (item - all[r].first_item) * all[r].panels_per_item;
-    const std::int64_t begin = panel * panel_rows;
+    const std::int64_t panel_rows = p.weight.panel_rows(), begin = panel * panel_rows;
     const std::int64_t rows = std::min(all[r].panels_per_item * panel_rows, p.out.cols - begin);
-    p.weight.kernel->multiply(
-        p.weight.panels + static_cast<std::size_t>(panel) * p.weight.kernel->panel_bytes(x.k), rows, x,
-        p.out.data + begin, p.out.stride, reinterpret_cast<std::byte*>(memory.of(thread)));
+    const std::byte* panels = p.weight.panels + static_cast<std::size_t>(panel) * p.weight.panel_bytes();
+    if (p.weight.dense != nullptr) {
+      p.weight.dense->multiply(panels, rows, x.tokens(), p.out.data + begin, p.out.stride);
+    } else {
+      p.weight.kernel->multiply(panels, rows, x.blocks(), p.out.data + begin, p.out.stride,
+                                reinterpret_cast<std::byte*>(memory.of(thread)));
+    }
   });
 }
 
@@ -206,7 +213,7 @@ Status matmul(const Activations& x, std::span<const Product> products) {
   if (x.rows() == 0) return {};
   bool packed = false, stored = false;
   for (const Product& p : products) (p.weight.packed() ? packed : stored) = true;
-  if (packed) multiply_packed(x.blocks(), products);
+  if (packed) multiply_packed(x, products);
   if (stored) return multiply_stored(x.f32(), products);
   return {};
 }

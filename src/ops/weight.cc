@@ -1,6 +1,7 @@
 #include "ops/weight.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/thread_team.h"
 #include "kernels/dispatch.h"
@@ -8,9 +9,27 @@
 namespace narrow::ops {
 namespace {
 
-std::int64_t panel_count(const Weight& w) {
-  const std::int64_t rows = kernels::kernels().panel_rows;
-  return (w.n() + rows - 1) / rows;
+std::int64_t panel_count(const Weight& w) { return (w.n() + w.panel_rows() - 1) / w.panel_rows(); }
+
+// Rows of a dense panel as codes: int8 per row, scale absmax / 127.
+void pack_dense(const Weight& w, std::int64_t begin, std::int64_t rows, float* values, std::int8_t* codes,
+                std::byte* panel) {
+  const std::int64_t k = w.k();
+  float scales[kernels::kDenseInt8PanelRows];
+  const DecodeRow decode = format_info(w.stored.format).decode;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    decode(w.stored.row(begin + r), values, k);
+    float absmax = 0.0f;
+    for (std::int64_t i = 0; i < k; ++i) absmax = std::max(absmax, std::abs(values[i]));
+    const float inverse = 127.0f / absmax;
+    const bool usable = absmax > 0.0f && std::isfinite(inverse);
+    scales[r] = usable ? absmax / 127.0f : 0.0f;
+    for (std::int64_t i = 0; i < k; ++i) {
+      codes[r * k + i] =
+          usable ? static_cast<std::int8_t>(std::nearbyint(values[i] * inverse)) : std::int8_t{0};
+    }
+  }
+  w.dense->pack(codes, k, scales, nullptr, rows, k, panel);
 }
 
 }  // namespace
@@ -20,32 +39,52 @@ const kernels::PackedKernel* packed_kernel(Format format) {
   return id < kernels::kVecDotSlots ? kernels::kernels().packed[id] : nullptr;
 }
 
+std::size_t Weight::panel_bytes() const {
+  return dense != nullptr ? dense->panel_bytes(k()) : kernel->panel_bytes(k());
+}
+
+std::int64_t Weight::panel_rows() const {
+  return dense != nullptr ? kernels::kDenseInt8PanelRows : kernels::kernels().panel_rows;
+}
+
+void PackedWeights::choose(Weight& weight, const PackAs& as) {
+  const bool fits = weight.k() <= kernels::kMaxDenseAsymmetricRows;
+  if (as.dense && fits && format_info(weight.stored.format).decode != nullptr) {
+    weight.dense = kernels::kernels().dense_int8;
+    weight.scheme = as.scheme;
+  } else {
+    weight.kernel = packed_kernel(weight.stored.format);
+  }
+}
+
 std::vector<std::size_t> PackedWeights::reserve(const std::vector<Weight*>& weights) {
   std::vector<std::size_t> offsets;
   std::size_t total = 0;
   for (const Weight* w : weights) {
     offsets.push_back(total);
-    const kernels::PackedKernel* kernel = packed_kernel(w->stored.format);
-    if (kernel != nullptr) total += static_cast<std::size_t>(panel_count(*w)) * kernel->panel_bytes(w->k());
+    if (w->kernel == nullptr && w->dense == nullptr) continue;
+    total += static_cast<std::size_t>(panel_count(*w)) * w->panel_bytes();
   }
   panels_ = HugeBuffer(total);
   return offsets;
 }
 
-bool PackedWeights::pack_one(Weight& weight, std::size_t offset) {
-  const kernels::PackedKernel* kernel = packed_kernel(weight.stored.format);
-  if (kernel == nullptr) return false;
-  const std::int64_t panel_rows = kernels::kernels().panel_rows, k = weight.k();
-  const std::size_t panel_bytes = kernel->panel_bytes(k), stride = weight.stored.stride_bytes();
+void PackedWeights::pack_one(Weight& weight, std::size_t offset) {
+  const std::int64_t panel_rows = weight.panel_rows(), k = weight.k();
+  const std::size_t panel_bytes = weight.panel_bytes(), stride = weight.stored.stride_bytes();
   std::byte* panels = panels_.data() + offset;
   parallel_for(panel_count(weight), [&](std::int64_t p, int) {
-    const std::int64_t begin = p * panel_rows;
-    kernel->pack(weight.stored.row(begin), stride, std::min(panel_rows, weight.n() - begin), k,
-                 panels + static_cast<std::size_t>(p) * panel_bytes);
+    const std::int64_t begin = p * panel_rows, rows = std::min(panel_rows, weight.n() - begin);
+    std::byte* panel = panels + static_cast<std::size_t>(p) * panel_bytes;
+    if (weight.dense == nullptr) {
+      weight.kernel->pack(weight.stored.row(begin), stride, rows, k, panel);
+      return;
+    }
+    std::vector<float> values(static_cast<std::size_t>(k));
+    std::vector<std::int8_t> codes(static_cast<std::size_t>(k * rows));
+    pack_dense(weight, begin, rows, values.data(), codes.data(), panel);
   });
-  weight.kernel = kernel;
   weight.panels = panels;
-  return true;
 }
 
 }  // namespace narrow::ops

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/huge_buffer.h"
+#include "kernels/dense_int8.h"
 #include "kernels/packed.h"
 #include "tensor/tensor.h"
 
@@ -14,8 +15,12 @@ namespace narrow::ops {
 // [n, k] as stored, and its packed panels where it has been packed. A view: owns nothing.
 struct Weight {
   TensorView stored;
-  const kernels::PackedKernel* kernel = nullptr;  // null: products decode the stored rows to fp32
+  // At most one of them: products in the stored format, or of int8 per output channel. Neither: products
+  // decode the stored rows to fp32.
+  const kernels::PackedKernel* kernel = nullptr;
+  const kernels::DenseInt8Kernel* dense = nullptr;
   const std::byte* panels = nullptr;
+  kernels::DenseInt8Scheme scheme;  // of the activations that meet a dense weight
 
   Weight() = default;
   Weight(const TensorView& view) : stored(view) {}
@@ -23,6 +28,15 @@ struct Weight {
   std::int64_t n() const { return stored.shape[0]; }
   std::int64_t k() const { return stored.shape[1]; }
   bool packed() const { return panels != nullptr; }
+  // Of one panel, and features in it; packed weights only.
+  std::size_t panel_bytes() const;
+  std::int64_t panel_rows() const;
+};
+
+// How a weight is to be packed.
+struct PackAs {
+  bool dense = false;  // int8 per output channel (absmax / 127, round to nearest) whatever is stored
+  kernels::DenseInt8Scheme scheme;
 };
 
 // Whether the instruction set in use has an integer kernel for this format.
@@ -31,20 +45,24 @@ const kernels::PackedKernel* packed_kernel(Format format);
 // Packs weights into one block of memory that it owns, on all threads, in the order given.
 class PackedWeights {
  public:
-  // Throws std::bad_alloc. Weights whose format has no integer kernel stay as they are. `done(i)` is called
+  // Throws std::bad_alloc. Weights for which there is no integer kernel stay as they are. `done(i)` is called
   // after weight i has been packed, when its stored bytes are needed no more.
   template <class Done>
-  void pack(const std::vector<Weight*>& weights, Done done) {
+  void pack(const std::vector<Weight*>& weights, const PackAs& as, Done done) {
+    for (Weight* w : weights) choose(*w, as);
     const std::vector<std::size_t> offsets = reserve(weights);
     for (std::size_t i = 0; i < weights.size(); ++i) {
-      if (pack_one(*weights[i], offsets[i])) done(i);
+      if (weights[i]->kernel == nullptr && weights[i]->dense == nullptr) continue;
+      pack_one(*weights[i], offsets[i]);
+      done(i);
     }
   }
   std::size_t bytes() const { return panels_.size(); }
 
  private:
+  static void choose(Weight& weight, const PackAs& as);
   std::vector<std::size_t> reserve(const std::vector<Weight*>& weights);
-  bool pack_one(Weight& weight, std::size_t offset);
+  void pack_one(Weight& weight, std::size_t offset);
 
   HugeBuffer panels_;
 };

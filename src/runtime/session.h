@@ -17,7 +17,10 @@ struct ModelWeights;  // runtime/weights.h
 // What the linear layers compute with.
 enum class Compute : std::uint8_t {
   kStored,  // the formats of the file, activations int8 in groups of 32 where there is an integer kernel
-  kW8A8,    // weights int8 per output channel, made when the model is loaded; activations int8 per token
+  // Weights int8 per output channel, made when the model is loaded; activations int8 per token, each with a
+  // scale of its own, or with a scale and a zero point.
+  kW8A8,
+  kW8A8Asymmetric,
 };
 
 struct LoadOptions {

@@ -21,8 +21,8 @@ bool is_rope_table(std::string_view name) {
 
 class Binder {
  public:
-  explicit Binder(const ModelSource& source)
-      : source_(source), config_(source.config()), used_(source.tensors().size(), false) {}
+  Binder(const ModelSource& source, const LoadOptions& options)
+      : source_(source), config_(source.config()), options_(options), used_(source.tensors().size(), false) {}
 
   Result<ModelWeights> bind() {
     NARROW_TRY(check_config());
@@ -150,13 +150,17 @@ class Binder {
            {&layer.qkv, &layer.q, &layer.k, &layer.v, &layer.attn_out, &layer.gate, &layer.up, &layer.down}) {
         add(l->weight);
       }
-      add(layer.router);
+      // Which experts run is decided in the router's own precision.
+      if (options_.compute == Compute::kStored) add(layer.router);
       for (auto* list : {&layer.gate_experts, &layer.up_experts, &layer.down_experts}) {
         for (ops::Weight& w : *list) add(w);
       }
     }
     add(out_.head);
-    out_.packed.pack(weights, [&](std::size_t i) {
+    ops::PackAs as;
+    as.dense = options_.compute != Compute::kStored;
+    as.scheme.asymmetric = options_.compute == Compute::kW8A8Asymmetric;
+    out_.packed.pack(weights, as, [&](std::size_t i) {
       const auto it = mapped_.find(weights[i]->stored.data);
       if (it != mapped_.end()) source_.drop(it->second);
     });
@@ -231,6 +235,7 @@ class Binder {
 
   const ModelSource& source_;
   const ModelConfig& config_;
+  LoadOptions options_;
   std::vector<bool> used_;
   std::unordered_map<const std::byte*, std::size_t> mapped_;  // tensors by where they start
   ModelWeights out_;
@@ -251,12 +256,14 @@ class BoundModel final : public LoadedModel {
 
 }  // namespace
 
-Result<ModelWeights> bind_weights(const ModelSource& source) { return Binder(source).bind(); }
+Result<ModelWeights> bind_weights(const ModelSource& source, const LoadOptions& options) {
+  return Binder(source, options).bind();
+}
 
 Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(std::shared_ptr<const ModelSource> source,
-                                                             [[maybe_unused]] const LoadOptions& options) {
+                                                             const LoadOptions& options) {
   if (!kernels::selected_kernels().ok()) return kernels::selected_kernels().error();
-  NARROW_ASSIGN(ModelWeights weights, bind_weights(*source));
+  NARROW_ASSIGN(ModelWeights weights, bind_weights(*source, options));
   return std::shared_ptr<const LoadedModel>(
       std::make_shared<BoundModel>(std::move(source), std::move(weights)));
 }

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "model/source.h"
 #include "ops/weight.h"
+#include "runtime/session.h"
 #include "tensor/tensor.h"
 
 namespace narrow::runtime {
@@ -52,5 +53,5 @@ struct ModelWeights {
 // that has no place in the graph is kUnsupported, as results without it would be wrong.
 // Matrices with integer kernels are packed; mapped pages that only packing has read are given back, so that
 // memory holds the weights once.
-Result<ModelWeights> bind_weights(const model::ModelSource& source);
+Result<ModelWeights> bind_weights(const model::ModelSource& source, const LoadOptions& options = {});
 }  // namespace narrow::runtime
