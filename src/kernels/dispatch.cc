@@ -88,9 +88,10 @@ const KernelTable& kernels() {
 
 std::string isa_description() {
   const std::string requested = requested_isa();
+  const std::string names = names_of_available(cpu_features());
   const std::string why = !selected_kernels().ok() ? selected_kernels().error().message
-                          : requested.empty()      ? std::string("NARROW_ISA not set")
-                                                   : "NARROW_ISA=" + requested;
+                          : requested.empty()      ? "the best of " + names
+                                                   : "NARROW_ISA=" + requested + " of " + names;
   return fmt::format("{} ({}; cpu: {})", kernels().name, why, cpu_features_text());
 }
 

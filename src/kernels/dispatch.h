@@ -25,7 +25,9 @@ const Result<const KernelTable*>& selected_kernels();
 // returns selected_kernels()'s error first.
 const KernelTable& kernels();
 
-// "avx512_vnni (NARROW_ISA not set; cpu: avx2 fma f16c avx512 avx512_vnni)"
+// "avx512_vnni (the best of avx512_vnni, avx2, generic; cpu: avx2 fma f16c avx512 avx512_vnni)"; the first
+// part in the brackets says why: with NARROW_ISA, "NARROW_ISA=avx2 of avx512_vnni, avx2, generic" or its
+// error.
 std::string isa_description();
 
 }  // namespace narrow::kernels
