@@ -1,8 +1,8 @@
 // Products of packed weights (kernels/packed.h) with many tokens through AMX, for any format.
 //
-// A panel is unpacked to signed levels, S and -M, some groups at a time so that it stays in the L1 cache, and
-// meets tiles of 16 tokens. Each run of a group is one tile product; its int32 sums [16 tokens, 16 features]
-// pass through memory to vector registers, where the 16 running sums y stay.
+// Two panels are unpacked to signed levels, S and -M, some groups at a time so that they stay in the L1 cache,
+// and meet tiles of 16 tokens. Each run of a group is one tile product; its int32 sums [16 tokens, 16
+// features] pass through memory to vector registers, where the 16 running sums y stay.
 //
 // What bounds it on Sapphire Rapids, per tile and group of 8192 products: multiplications and fused ones on
 // vectors of 512 bits run at half their rate, one per cycle, as long as tile instructions are among them
@@ -32,8 +32,8 @@ struct Vector : avx512_vnni::PackedVector {};
 inline constexpr int kLanes = 16, kTileTokens = 16, kTileBytes = 1024;
 // Up to this many tokens the time is that of reading weights, and avx512_vnni's kernels read them as fast.
 inline constexpr std::int64_t kFewTokens = 8;
-// Groups per visit of a tile, a multiple of every unit's: with their scales they take 16 to 24 KB.
-inline constexpr std::int64_t kChunkGroups = 24;
+// Panels that a tile of tokens meets while it is in the L1 cache, beside which they must fit.
+inline constexpr std::int64_t kPanels = 2;
 // Activations that one pass over the panels may use: they stay in the L2 cache.
 inline constexpr std::int64_t kPassBytes = 1 << 20;
 // Tile products in flight, each with a sum tile of its own.
@@ -53,6 +53,9 @@ struct Kernel {
   // Where S is a power of two that may overflow with the constant, sums are converted.
   static constexpr bool kConvert = kLayout.exponent();
 
+  // Most groups per visit of a tile, a multiple of the unit's: with their scales 10 to 13 KB per panel.
+  static constexpr std::int64_t kMostGroups = W::kGroups == 1 ? 20 : 16;
+
   // Work memory.
   struct Memory {
     std::byte *sums, *codes, *scales, *tail;
@@ -62,16 +65,16 @@ struct Kernel {
     Memory m{};
     m.sums = p;
     m.codes = m.sums + kAhead * kTileBytes;
-    m.scales = m.codes + kChunkGroups * kCodeBytes;
-    m.tail = m.scales + kChunkGroups * kScaleVectors * 64;
+    m.scales = m.codes + kPanels * kMostGroups * kCodeBytes;
+    m.tail = m.scales + kPanels * kMostGroups * kScaleVectors * 64;
     m.factors = reinterpret_cast<float*>(m.tail + kTileTokens * k);
     return m;
   }
   static std::size_t scratch_bytes(std::int64_t k, std::int64_t m) {
     const std::int64_t tiles = (m + kTileTokens - 1) / kTileTokens;
-    const auto own =
-        static_cast<std::size_t>(kAhead * kTileBytes + kChunkGroups * (kCodeBytes + kScaleVectors * 64) +
-                                 kTileTokens * k + tiles * (k / kGroup) * kFactors * 64);
+    const auto own = static_cast<std::size_t>(kAhead * kTileBytes +
+                                              kPanels * kMostGroups * (kCodeBytes + kScaleVectors * 64) +
+                                              kTileTokens * k + tiles * (k / kGroup) * kFactors * 64);
     const std::size_t few = kFew->scratch_bytes(k, m);
     return m <= kFewTokens || few > own ? few : own;
   }
@@ -151,8 +154,9 @@ struct Kernel {
   // `count` groups of one panel times 16 tokens (q: their rows, stride apart), of which `tokens` rows and the
   // features of `lanes` are stored; adds to out unless this is the first visit.
   static void multiply_tile(const std::int8_t* q, std::int64_t stride, const float* factors,
-                            std::int64_t count, const Memory& memory, bool first, float* out,
-                            std::int64_t out_stride, std::int64_t tokens, __mmask16 lanes) {
+                            std::int64_t count, const std::byte* codes, const std::byte* scales,
+                            std::byte* sums, bool first, float* out, std::int64_t out_stride,
+                            std::int64_t tokens, __mmask16 lanes) {
     __m512 y[kTileTokens];
     packed::unroll<kTileTokens>([&](auto t) NARROW_INLINE_LAMBDA {
       y[t.value] = first || t.value >= tokens ? _mm512_setzero_ps()
@@ -160,9 +164,6 @@ struct Kernel {
     });
     // A step is one run: started kAhead steps and stored kRuns steps before its sums are used, because a
     // store waits for the products' whole latency, and with it all later uses of the tile.
-    const std::byte* codes = memory.codes;
-    const std::byte* scales = memory.scales;
-    std::byte* const sums = memory.sums;
     std::int64_t to_start = count * kRuns, to_store = to_start;
     const auto start = [&](auto slot) NARROW_INLINE_LAMBDA {
       constexpr int kSlot = decltype(slot)::value, kA = 4 + kSlot % 2, kB = 6 + kSlot % 2;
@@ -250,25 +251,34 @@ struct Kernel {
     const std::int64_t fit = kPassBytes / (x.k * kTileTokens) * kTileTokens;
     const std::int64_t pass = fit < kTileTokens ? kTileTokens : fit;
     const auto panel_step = static_cast<std::int64_t>(panel_bytes(x.k));
+    // Chunks of equal length.
+    const std::int64_t chunks = (groups + kMostGroups - 1) / kMostGroups;
+    const std::int64_t chunk = ((groups + chunks - 1) / chunks + W::kGroups - 1) / W::kGroups * W::kGroups;
     static constexpr TileConfig kConfig = config();
     load_config(kConfig);
     for (std::int64_t begin = 0; begin < x.m; begin += pass) {
       const std::int64_t end = x.m - begin < pass ? x.m : begin + pass;
-      const std::byte* panel = panels;
-      for (std::int64_t n = 0; n < n_rows; n += kLanes, panel += panel_step) {
-        const std::int64_t features = n_rows - n;
-        const auto lanes = static_cast<__mmask16>(features >= kLanes ? 0xffff : (1 << features) - 1);
-        for (std::int64_t g = 0; g < groups; g += kChunkGroups) {
-          const std::int64_t count = groups - g < kChunkGroups ? groups - g : kChunkGroups;
-          expand(panel, x.k, g, count, memory.codes, memory.scales);
+      for (std::int64_t n = 0; n < n_rows; n += kPanels * kLanes) {
+        for (std::int64_t g = 0; g < groups; g += chunk) {
+          const std::int64_t count = groups - g < chunk ? groups - g : chunk;
+          for (std::int64_t p = 0; p < kPanels && n + p * kLanes < n_rows; ++p) {
+            expand(panels + (n / kLanes + p) * panel_step, x.k, g, count,
+                   memory.codes + p * kMostGroups * kCodeBytes,
+                   memory.scales + p * kMostGroups * kScaleVectors * 64);
+          }
           fence();
           for (std::int64_t t = begin; t < end; t += kTileTokens) {
             const std::int8_t* q =
                 t < whole ? x.q + t * x.k : reinterpret_cast<const std::int8_t*>(memory.tail);
-            multiply_tile(q + g * kGroup, x.k,
-                          memory.factors + t / kTileTokens * tile_factors + g * kFactors * kTileTokens, count,
-                          memory, g == 0, out + t * out_stride + n, out_stride,
-                          t < whole ? kTileTokens : tail, lanes);
+            const float* factors =
+                memory.factors + t / kTileTokens * tile_factors + g * kFactors * kTileTokens;
+            for (std::int64_t p = 0; p < kPanels && n + p * kLanes < n_rows; ++p) {
+              const std::int64_t at = n + p * kLanes, features = n_rows - at;
+              const auto lanes = static_cast<__mmask16>(features >= kLanes ? 0xffff : (1 << features) - 1);
+              multiply_tile(q + g * kGroup, x.k, factors, count, memory.codes + p * kMostGroups * kCodeBytes,
+                            memory.scales + p * kMostGroups * kScaleVectors * 64, memory.sums, g == 0,
+                            out + t * out_stride + at, out_stride, t < whole ? kTileTokens : tail, lanes);
+            }
           }
           fence();
         }

@@ -3,6 +3,7 @@
 #include "formats/format.h"
 #include "kernels/avx512_amx/dense_int8.h"
 #include "kernels/avx512_amx/packed.h"
+#include "kernels/avx512_amx/peak.h"
 #include "kernels/avx512_vnni/table.h"
 
 namespace narrow::kernels::avx512_amx {
@@ -30,6 +31,7 @@ KernelTable make_table() {
   set(Format::kTQ1_0, packed_tq1_0);
   set(Format::kTQ2_0, packed_tq2_0);
   t.dense_int8 = &kDenseInt8;
+  t.int8_peak = int8_peak;
   return t;
 }
 
