@@ -1,7 +1,7 @@
 // Products of packed weights (kernels/packed.h) with many tokens through AMX, for any format.
 //
-// Two panels are unpacked to signed levels, S and -M, some groups at a time so that they stay in the L1 cache,
-// and meet tiles of 16 tokens. Each run of a group is one tile product; its int32 sums [16 tokens, 16
+// Two panels are unpacked to signed levels, S and -M, some groups at a time so that they stay in the L1
+// cache, and meet tiles of 16 tokens. Each run of a group is one tile product; its int32 sums [16 tokens, 16
 // features] pass through memory to vector registers, where the 16 running sums y stay.
 //
 // What bounds it on Sapphire Rapids, per tile and group of 8192 products: multiplications and fused ones on
