@@ -36,7 +36,7 @@ void Activations::shape(std::int64_t rows, std::int64_t cols, Forms forms) {
   if (forms.tokens) {
     scheme_ = forms.scheme;
     const auto m = static_cast<std::size_t>(rows);
-    token_q_.reserve_at_least(m * static_cast<std::size_t>(kernels::dense_int8_padded(cols)));
+    token_q_.reserve_at_least(m * static_cast<std::size_t>(kernels::dense_int8_stride(cols)));
     token_scale_.reserve_at_least(m);
     token_zero_.reserve_at_least(m);
     token_sum_.reserve_at_least(m);
@@ -51,7 +51,7 @@ void Activations::quantize_row(const float* x, std::int64_t r) {
                     sums_.data() + r * (cols_ / kernels::kSumRun));
   }
   if (tokens_.q != nullptr) {
-    kt.dense_int8->quantize_row(scheme_, x, cols_, token_q_.data() + r * kernels::dense_int8_padded(cols_),
+    kt.dense_int8->quantize_row(scheme_, x, cols_, token_q_.data() + r * kernels::dense_int8_stride(cols_),
                                 token_scale_.data() + r, token_zero_.data() + r, token_sum_.data() + r);
   }
 }
