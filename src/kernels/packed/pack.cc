@@ -11,48 +11,46 @@ constexpr int kMaxLanes = 16;
 
 constexpr std::uint8_t u8(int v) { return static_cast<std::uint8_t>(v); }
 
-// Where a panel has element 4 c + i of row `row` for i = 0..3: bytes 4 * row of vector c.
+// Four codes, one per byte.
+std::uint32_t four(const std::uint8_t* codes, int c) {
+  std::uint32_t word;
+  std::memcpy(&word, codes + 4 * c, 4);
+  return word;
+}
+
+// Where a panel has elements 4 c .. 4 c + 3 of row `row`: bytes 4 * row of vector c.
 struct Vectors {
   std::uint8_t* first;
   int lanes, row;
-  std::uint8_t* at(int c) const { return first + 4 * (c * lanes + row); }
+  void put(int c, std::uint32_t word) const { std::memcpy(first + 4 * (c * lanes + row), &word, 4); }
 };
-
-void put_bytes(const std::uint8_t* codes, std::uint8_t flip, Vectors out) {
-  for (int c = 0; c < 8; ++c) {
-    for (int i = 0; i < 4; ++i) out.at(c)[i] = codes[4 * c + i] ^ flip;
-  }
-}
 
 void put_nibbles(const std::uint8_t* codes, Vectors out) {
   for (int v = 0; v < 4; ++v) {
-    for (int i = 0; i < 4; ++i) {
-      out.at(v)[i] = u8((codes[4 * v + i] & 15) | ((codes[16 + 4 * v + i] & 15) << 4));
-    }
+    out.put(v, (four(codes, v) & 0x0f0f0f0fu) | (four(codes, v + 4) & 0x0f0f0f0fu) << 4);
   }
 }
 
 // Two bits of every code from bit `shift` on.
 void put_crumbs(const std::uint8_t* codes, int shift, Vectors out) {
   for (int p = 0; p < 2; ++p) {
-    for (int i = 0; i < 4; ++i) {
-      int byte = 0;
-      for (int c = 0; c < 4; ++c) byte |= ((codes[16 * p + 4 * c + i] >> shift) & 3) << (2 * c);
-      out.at(p)[i] = u8(byte);
-    }
+    std::uint32_t word = 0;
+    for (int c = 0; c < 4; ++c) word |= ((four(codes, 4 * p + c) >> shift) & 0x03030303u) << (2 * c);
+    out.put(p, word);
   }
 }
 
 void put_bits(const std::uint8_t* codes, int shift, Vectors out) {
-  for (int i = 0; i < 4; ++i) {
-    int byte = 0;
-    for (int c = 0; c < 8; ++c) byte |= ((codes[4 * c + i] >> shift) & 1) << c;
-    out.at(0)[i] = u8(byte);
-  }
+  std::uint32_t word = 0;
+  for (int c = 0; c < 8; ++c) word |= ((four(codes, c) >> shift) & 0x01010101u) << c;
+  out.put(0, word);
 }
 
-void put_group(int bits, const std::uint8_t* codes, std::uint8_t flip, Vectors out) {
-  if (bits == 8) return put_bytes(codes, flip, out);
+void put_group(int bits, const std::uint8_t* codes, bool unsigned_codes, Vectors out) {
+  if (bits == 8) {
+    for (int c = 0; c < 8; ++c) out.put(c, four(codes, c) ^ (unsigned_codes ? 0 : 0x80808080u));
+    return;
+  }
   const int low = bits >= 4 ? 4 : 2;
   if (low == 4) {
     put_nibbles(codes, out);
@@ -87,14 +85,13 @@ void pack_panel(const Layout& layout, int lanes, bool unsigned_codes, const std:
   std::memset(panel, 0, panel_bytes(layout, lanes, k));
   auto* codes = reinterpret_cast<std::uint8_t*>(panel);
   std::uint8_t* scales = codes + k / kGroup * layout.group_bytes() * lanes;
-  const std::uint8_t flip = unsigned_codes ? 0 : 0x80;
   StoredUnit unit{};
   for (std::int64_t u = 0; u < k / layout.unit; ++u) {
     std::uint8_t values[kMaxValues * kMaxLanes] = {};
     for (int r = 0; r < static_cast<int>(n_rows); ++r) {
       read_unit(layout.format, rows + static_cast<std::size_t>(r) * stride_bytes, u, unit);
       for (int g = 0; g < layout.groups(); ++g) {
-        put_group(layout.bits, unit.codes + g * kGroup, flip,
+        put_group(layout.bits, unit.codes + g * kGroup, unsigned_codes,
                   {codes + g * layout.group_bytes() * lanes, lanes, r});
       }
       for (int h = 0; h < layout.halves; ++h) {

@@ -37,12 +37,23 @@ void read_nibbles(const std::uint8_t* qs, std::uint8_t* codes) {
 
 // Bit j of the little-endian word is the fifth bit of element j.
 void read_fifth_bits(const std::uint8_t (&qh)[4], std::uint8_t* codes) {
-  for (int j = 0; j < 32; ++j) codes[j] = u8(codes[j] | (((qh[j / 8] >> (j % 8)) & 1) << 4));
+  for (int byte = 0; byte < 4; ++byte) {
+    for (int j = 0; j < 8; ++j) codes[8 * byte + j] = u8(codes[8 * byte + j] | (((qh[byte] >> j) & 1) << 4));
+  }
 }
 
 // Element 128 h + 32 s + j at bits 2 s of byte 32 h + j.
 void read_crumbs(const std::uint8_t (&qs)[kSuperBlock / 4], std::uint8_t* codes) {
-  for (int i = 0; i < kSuperBlock; ++i) codes[i] = (qs[32 * (i / 128) + i % 32] >> (2 * (i / 32 % 4))) & 3;
+  for (int s = 0; s < 8; ++s) {
+    for (int j = 0; j < 32; ++j) codes[32 * s + j] = (qs[32 * (s / 4) + j] >> (2 * (s % 4))) & 3;
+  }
+}
+
+// Bit s of byte j is bit `at` of element 32 s + j.
+void add_high_bits(const std::uint8_t (&bits)[kSuperBlock / 8], int at, std::uint8_t* codes) {
+  for (int s = 0; s < 8; ++s) {
+    for (int j = 0; j < 32; ++j) codes[32 * s + j] = u8(codes[32 * s + j] | (((bits[j] >> s) & 1) << at));
+  }
 }
 
 void read(const BlockQ4_0& b, StoredUnit& u) {
@@ -92,9 +103,7 @@ void read(const BlockQ3_K& b, StoredUnit& u) {
     u.values[g] = u8(low | (high << 4));
   }
   read_crumbs(b.qs, u.codes);
-  for (int i = 0; i < kSuperBlock; ++i) {
-    u.codes[i] = u8(u.codes[i] | (((b.hmask[i % 32] >> (i / 32)) & 1) << 2));
-  }
+  add_high_bits(b.hmask, 2, u.codes);
 }
 
 // q4_k and q5_k.
@@ -107,7 +116,9 @@ void read_scales(const std::uint8_t (&scales)[12], std::uint8_t* values) {
 
 // 32 bytes per pair of blocks: low nibbles, then high nibbles.
 void read_nibble_pairs(const std::uint8_t (&qs)[kSuperBlock / 2], std::uint8_t* codes) {
-  for (int i = 0; i < kSuperBlock; ++i) codes[i] = (qs[32 * (i / 64) + i % 32] >> (4 * (i / 32 % 2))) & 15;
+  for (int s = 0; s < 8; ++s) {
+    for (int j = 0; j < 32; ++j) codes[32 * s + j] = (qs[32 * (s / 2) + j] >> (4 * (s % 2))) & 15;
+  }
 }
 
 void read(const BlockQ4_K& b, StoredUnit& u) {
@@ -122,18 +133,18 @@ void read(const BlockQ5_K& b, StoredUnit& u) {
   u.halves[1] = b.dmin;
   read_scales(b.scales, u.values);
   read_nibble_pairs(b.qs, u.codes);
-  for (int i = 0; i < kSuperBlock; ++i) {
-    u.codes[i] = u8(u.codes[i] | (((b.qh[i % 32] >> (i / 32)) & 1) << 4));
-  }
+  add_high_bits(b.qh, 4, u.codes);
 }
 
 void read(const BlockQ6_K& b, StoredUnit& u) {
   u.halves[0] = b.d;
   std::memcpy(u.values, b.scales, sizeof(b.scales));
-  for (int i = 0; i < kSuperBlock; ++i) {
-    const int low = (b.ql[64 * (i / 128) + i % 64] >> (4 * (i / 64 % 2))) & 15;
-    const int high = (b.qh[32 * (i / 128) + i % 32] >> (2 * (i / 32 % 4))) & 3;
-    u.codes[i] = u8(low | (high << 4));
+  for (int s = 0; s < 8; ++s) {
+    const std::uint8_t* ql = b.ql + 64 * (s / 4) + 32 * (s % 2);
+    const std::uint8_t* qh = b.qh + 32 * (s / 4);
+    for (int j = 0; j < 32; ++j) {
+      u.codes[32 * s + j] = u8(((ql[j] >> (4 * (s / 2 % 2))) & 15) | (((qh[j] >> (2 * (s % 4))) & 3) << 4));
+    }
   }
 }
 
