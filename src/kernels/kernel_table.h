@@ -24,7 +24,7 @@ using VecDot = float (*)(const std::byte* w, const float* x, std::int64_t k);
 inline constexpr std::size_t kVecDotSlots = 40;
 
 struct KernelTable {
-  std::string_view name;  // "generic", "avx2", "avx512_vnni": the values of NARROW_ISA
+  std::string_view name;  // "generic", "avx2", "avx512_vnni", "avx512_amx", ..: the values of NARROW_ISA
 
   // sum of x[i] * y[i]
   float (*dot_f32)(const float* x, const float* y, std::int64_t k);
