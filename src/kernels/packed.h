@@ -28,7 +28,7 @@ namespace narrow::kernels {
 inline constexpr std::int64_t kActivationGroup = 32;
 inline constexpr std::int64_t kSumRun = 16;
 
-// m quantized activation rows of k values, k a multiple of 32; rows follow each other without gaps.
+// m quantized activation rows of k values, k a positive multiple of 32; rows follow each other without gaps.
 struct QuantizedRows {
   const std::int8_t* q = nullptr;      // [m, k]
   const float* scale = nullptr;        // [m, k / 32]
