@@ -74,11 +74,14 @@ void store_products(const std::byte* sums, const DenseInt8Rows& x, std::int64_t 
   const __m512 weight_scale = _mm512_load_ps(trailer.scale);
   const __m512i weight_zero = _mm512_load_si512(trailer.zero), weight_sum = _mm512_load_si512(trailer.sum);
   const auto lanes = static_cast<__mmask16>(n_rows >= 16 ? 0xffff : (1 << n_rows) - 1);
+  // Multiplications of int32 are slow: symmetric weights, whose zero is 128 everywhere, need none.
+  const bool symmetric = _mm512_cmpneq_epi32_mask(weight_zero, _mm512_set1_epi32(128)) == 0;
   for (std::int64_t i = 0; i < tokens; ++i, ++t, sums += 64, out += out_stride) {
     // As 32-bit integers wrap around, the order of the three parts does not matter.
-    __m512i sum =
-        load_sums(sums, _mm512_sub_epi32(_mm512_setzero_si512(),
-                                         _mm512_mullo_epi32(weight_zero, _mm512_set1_epi32(x.sum[t]))));
+    const __m512i row_sum = _mm512_set1_epi32(x.sum[t]);
+    const __m512i offset =
+        symmetric ? _mm512_slli_epi32(row_sum, 7) : _mm512_mullo_epi32(weight_zero, row_sum);
+    __m512i sum = load_sums(sums, _mm512_sub_epi32(_mm512_setzero_si512(), offset));
     if (x.zero[t] != 0) {
       sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(weight_sum, _mm512_set1_epi32(x.zero[t])));
     }

@@ -34,16 +34,21 @@ struct Epilogue {
   __m512 scale;
   __m512i zero, sum;
   __mmask16 lanes;
+  bool symmetric;  // zero is 128 everywhere: no need for slow multiplications of int32
 };
 
 inline Epilogue load_epilogue(const std::byte* trailer, std::int64_t n_rows) {
   const auto* t = reinterpret_cast<const DenseInt8Trailer*>(trailer);
-  return {_mm512_load_ps(t->scale), _mm512_load_si512(t->zero), _mm512_load_si512(t->sum),
-          n_rows >= 16 ? static_cast<__mmask16>(0xffff) : tail_mask(n_rows)};
+  const __m512i zero = _mm512_load_si512(t->zero);
+  return {_mm512_load_ps(t->scale), zero, _mm512_load_si512(t->sum),
+          n_rows >= 16 ? static_cast<__mmask16>(0xffff) : tail_mask(n_rows),
+          _mm512_cmpneq_epi32_mask(zero, _mm512_set1_epi32(128)) == 0};
 }
 
 inline void store(const Epilogue& e, __m512i sums, const DenseInt8Rows& x, std::int64_t t, float* out) {
-  sums = _mm512_sub_epi32(sums, _mm512_mullo_epi32(e.zero, _mm512_set1_epi32(x.sum[t])));
+  const __m512i row_sum = _mm512_set1_epi32(x.sum[t]);
+  const __m512i offset = e.symmetric ? _mm512_slli_epi32(row_sum, 7) : _mm512_mullo_epi32(e.zero, row_sum);
+  sums = _mm512_sub_epi32(sums, offset);
   if (x.zero[t] != 0) {
     sums = _mm512_sub_epi32(sums, _mm512_mullo_epi32(e.sum, _mm512_set1_epi32(x.zero[t])));
   }
