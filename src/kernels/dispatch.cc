@@ -90,7 +90,7 @@ std::string isa_description() {
   const std::string requested = requested_isa();
   const std::string names = names_of_available(cpu_features());
   const std::string why = !selected_kernels().ok() ? selected_kernels().error().message
-                          : requested.empty()      ? "the best of " + names
+                          : requested.empty()      ? "the best of " + names + ", which NARROW_ISA can force"
                                                    : "NARROW_ISA=" + requested + " of " + names;
   return fmt::format("{} ({}; cpu: {})", kernels().name, why, cpu_features_text());
 }
