@@ -1,3 +1,5 @@
+#include "ops/attention.h"
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -5,7 +7,6 @@
 #include "base/aligned_buffer.h"
 #include "base/thread_team.h"
 #include "kernels/dispatch.h"
-#include "ops/attention.h"
 #include "ops/scratch.h"
 
 namespace narrow::ops {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/thread_team.h"
 #include "kernels/dispatch.h"
@@ -9,7 +10,8 @@
 namespace narrow::ops {
 namespace {
 
-std::int64_t panel_count(const Weight& w) { return (w.n() + w.panel_rows() - 1) / w.panel_rows(); }
+// Stored bytes that are packed before they are given back.
+constexpr std::size_t kStepBytes = std::size_t{4} << 20;
 
 // Rows of a dense panel as codes: int8 per row, scale absmax / 127.
 void pack_dense(const Weight& w, std::int64_t begin, std::int64_t rows, float* values, std::int8_t* codes,
@@ -20,10 +22,15 @@ void pack_dense(const Weight& w, std::int64_t begin, std::int64_t rows, float* v
   for (std::int64_t r = 0; r < rows; ++r) {
     decode(w.stored.row(begin + r), values, k);
     float absmax = 0.0f;
-    for (std::int64_t i = 0; i < k; ++i) absmax = std::max(absmax, std::abs(values[i]));
+    bool finite = true;
+    for (std::int64_t i = 0; i < k; ++i) {
+      absmax = std::max(absmax, std::abs(values[i]));
+      finite = finite && std::isfinite(values[i]);
+    }
     const float inverse = 127.0f / absmax;
-    const bool usable = absmax > 0.0f && std::isfinite(inverse);
-    scales[r] = usable ? absmax / 127.0f : 0.0f;
+    const bool usable = finite && absmax > 0.0f && std::isfinite(inverse);
+    // What is not finite shows in every product of the row.
+    scales[r] = !finite ? std::numeric_limits<float>::quiet_NaN() : usable ? absmax / 127.0f : 0.0f;
     for (std::int64_t i = 0; i < k; ++i) {
       codes[r * k + i] =
           usable ? static_cast<std::int8_t>(std::nearbyint(values[i] * inverse)) : std::int8_t{0};
@@ -69,13 +76,18 @@ std::vector<std::size_t> PackedWeights::reserve(const std::vector<Weight*>& weig
   return offsets;
 }
 
-void PackedWeights::pack_one(Weight& weight, std::size_t offset) {
+std::int64_t PackedWeights::panel_count(const Weight& w) {
+  return (w.n() + w.panel_rows() - 1) / w.panel_rows();
+}
+
+std::int64_t PackedWeights::pack_some(const Weight& weight, std::size_t offset, std::int64_t first) {
   const std::int64_t panel_rows = weight.panel_rows(), k = weight.k();
   const std::size_t panel_bytes = weight.panel_bytes(), stride = weight.stored.stride_bytes();
-  std::byte* panels = panels_.data() + offset;
-  parallel_for(panel_count(weight), [&](std::int64_t p, int) {
-    const std::int64_t begin = p * panel_rows, rows = std::min(panel_rows, weight.n() - begin);
-    std::byte* panel = panels + static_cast<std::size_t>(p) * panel_bytes;
+  const auto step = std::max<std::int64_t>(1, static_cast<std::int64_t>(kStepBytes / stride) / panel_rows);
+  const std::int64_t count = std::min(step, panel_count(weight) - first);
+  parallel_for(count, [&](std::int64_t i, int) {
+    const std::int64_t p = first + i, begin = p * panel_rows, rows = std::min(panel_rows, weight.n() - begin);
+    std::byte* panel = panels_.data() + offset + static_cast<std::size_t>(p) * panel_bytes;
     if (weight.dense == nullptr) {
       weight.kernel->pack(weight.stored.row(begin), stride, rows, k, panel);
       return;
@@ -84,7 +96,7 @@ void PackedWeights::pack_one(Weight& weight, std::size_t offset) {
     std::vector<std::int8_t> codes(static_cast<std::size_t>(k * rows));
     pack_dense(weight, begin, rows, values.data(), codes.data(), panel);
   });
-  weight.panels = panels;
+  return first + count;
 }
 
 }  // namespace narrow::ops

@@ -46,15 +46,19 @@ const kernels::PackedKernel* packed_kernel(Format format);
 class PackedWeights {
  public:
   // Throws std::bad_alloc. Weights for which there is no integer kernel stay as they are. `done(i)` is called
-  // after weight i has been packed, when its stored bytes are needed no more.
+  // whenever a few megabytes of weight i have been packed, and at its end: stored bytes read so far are
+  // needed no more.
   template <class Done>
   void pack(const std::vector<Weight*>& weights, const PackAs& as, Done done) {
     for (Weight* w : weights) choose(*w, as);
     const std::vector<std::size_t> offsets = reserve(weights);
     for (std::size_t i = 0; i < weights.size(); ++i) {
       if (weights[i]->kernel == nullptr && weights[i]->dense == nullptr) continue;
-      pack_one(*weights[i], offsets[i]);
-      done(i);
+      for (std::int64_t panel = 0; panel < panel_count(*weights[i]);) {
+        panel = pack_some(*weights[i], offsets[i], panel);
+        done(i);
+      }
+      weights[i]->panels = panels_.data() + offsets[i];
     }
   }
   std::size_t bytes() const { return panels_.size(); }
@@ -62,7 +66,9 @@ class PackedWeights {
  private:
   static void choose(Weight& weight, const PackAs& as);
   std::vector<std::size_t> reserve(const std::vector<Weight*>& weights);
-  void pack_one(Weight& weight, std::size_t offset);
+  static std::int64_t panel_count(const Weight& weight);
+  // Packs panels from `panel` on; returns the first that is left.
+  std::int64_t pack_some(const Weight& weight, std::size_t offset, std::int64_t panel);
 
   HugeBuffer panels_;
 };

@@ -11,6 +11,9 @@
 namespace narrow::runtime {
 namespace {
 
+// Embedding rows looked up before their pages are given back: each may map 64 KB of the file.
+constexpr std::int64_t kLookups = 128;
+
 using model::ModelConfig;
 using ops::ConstMatrix;
 using ops::Matrix;
@@ -117,7 +120,16 @@ void Decoder::prepare_input(const Norm& norm, ConstMatrix x, ops::Forms forms) {
 
 Status Decoder::embed(std::span<const std::int32_t> tokens) {
   const Matrix x = rows(x_, config_.n_embd);
-  NARROW_TRY(ops::embedding(weights_.embedding, tokens, config_.embedding_scale, x));
+  for (std::int64_t r = 0; r < m_; r += kLookups) {
+    const std::int64_t n = std::min(kLookups, m_ - r);
+    const auto ids = tokens.subspan(static_cast<std::size_t>(r), static_cast<std::size_t>(n));
+    NARROW_TRY(ops::embedding(weights_.embedding, ids, config_.embedding_scale,
+                              {x.row(r), n, config_.n_embd, x.stride}));
+    lookups_ += n;
+    if (lookups_ < kLookups) continue;
+    model_->release_embedding();
+    lookups_ = 0;
+  }
   if (config_.position != model::Position::kLearned) return {};
   const std::vector<std::int32_t> positions(positions_.begin(), positions_.end());
   const Matrix p = rows(branch_, config_.n_embd);

@@ -66,6 +66,7 @@ class Decoder {
   bool has_local_rope_ = false;
   // Of the current run: rows, their positions, and the rows of each sequence.
   std::int64_t m_ = 0;
+  std::int64_t lookups_ = 0;  // embedding rows since pages were given back
   std::vector<std::int64_t> positions_;
   std::vector<RowRange> ranges_;
   std::vector<ops::AttentionRun> attention_runs_;  // of the current layer

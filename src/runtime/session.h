@@ -38,6 +38,8 @@ class LoadedModel {
   virtual const model::ModelConfig& config() const = 0;
   virtual std::uint64_t weight_bytes() const = 0;  // mapped and owned
   virtual const ModelWeights& weights() const = 0;
+  // Gives back pages of an embedding that is in memory a second time, as the packed head. Others keep theirs.
+  virtual void release_embedding() const = 0;
 };
 
 struct SessionOptions {

@@ -160,10 +160,14 @@ class Binder {
     ops::PackAs as;
     as.dense = options_.compute != Compute::kStored;
     as.scheme.asymmetric = options_.compute == Compute::kW8A8Asymmetric;
+    const auto head = mapped_.find(out_.head.stored.data);
+    const bool tied = out_.head.stored.data == out_.embedding.data;
+    if (tied && head != mapped_.end()) out_.twice_mapped = head->second;
     out_.packed.pack(weights, as, [&](std::size_t i) {
       const auto it = mapped_.find(weights[i]->stored.data);
       if (it != mapped_.end()) source_.drop(it->second);
     });
+    if (!out_.head.packed()) out_.twice_mapped.reset();
   }
 
   Status vector(const std::string& name, std::int64_t n, bool required, std::vector<float>& out) {
@@ -248,6 +252,9 @@ class BoundModel final : public LoadedModel {
   const ModelConfig& config() const override { return source_->config(); }
   std::uint64_t weight_bytes() const override { return weights_.bytes; }
   const ModelWeights& weights() const override { return weights_; }
+  void release_embedding() const override {
+    if (weights_.twice_mapped) source_->drop(*weights_.twice_mapped);
+  }
 
  private:
   std::shared_ptr<const ModelSource> source_;  // keeps the mapped files alive

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -43,8 +44,11 @@ struct ModelWeights {
   ops::Weight head;      // [n_vocab, n_embd]; the embedding when tied
   Norm final_norm;
   std::vector<LayerWeights> layers;
-  std::uint64_t bytes = 0;                        // of the tensors bound, as stored
-  bool any_quantized = false;                     // among them
+  std::uint64_t bytes = 0;     // of the tensors bound, as stored
+  bool any_quantized = false;  // among them
+  // Set when the embedding is mapped while its packed form is the head: rows that were looked up are then in
+  // memory twice until they are given back (LoadedModel::release_embedding).
+  std::optional<std::size_t> twice_mapped;
   std::vector<AlignedBuffer<std::byte>> storage;  // behind the views that the source could not map
   ops::PackedWeights packed;                      // behind the packed forms
 };

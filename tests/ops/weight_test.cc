@@ -71,13 +71,19 @@ TEST(PackedWeights, ProductsOfEveryFormat) {
       EXPECT_TRUE(integer || f.kind != FormatKind::kQuantized) << f.name;
       if (!integer) continue;
       ++tested;
-      for (const bool asymmetric : {false, true}) {
-        if (asymmetric && !dense) continue;
+      struct Scheme {
+        bool dense_only, asymmetric;
+        float scale;  // 0: dynamic
+        std::int32_t zero;
+      };
+      for (const Scheme& scheme : {Scheme{false, false, 0, 0}, Scheme{true, true, 0, 0},
+                                   Scheme{true, false, 0.04f, 0}, Scheme{true, true, 0.04f, -5}}) {
+        if (scheme.dense_only && !dense) continue;
         Stored a = store(f.format, n, k, 2), b = store(f.format, n, k, 3);
         PackedWeights packed;
         PackAs as;
         as.dense = dense;
-        as.scheme.asymmetric = asymmetric;
+        as.scheme = {scheme.asymmetric, scheme.scale, scheme.zero};
         std::vector<std::size_t> done;
         packed.pack({&a.weight, &b.weight}, as, [&](std::size_t i) { done.push_back(i); });
         EXPECT_EQ(done, (std::vector<std::size_t>{0, 1}));
@@ -98,7 +104,7 @@ TEST(PackedWeights, ProductsOfEveryFormat) {
           EXPECT_EQ(y, first) << f.name << " threads " << threads;
           std::copy(y.begin(), y.begin() + m * n, ya.begin());
           // 8-bit rounding of one or both sides: far below this; a wrong scale or row is far above.
-          EXPECT_LT(error_of(ya, x, a.decoded, m, n, k), 0.05) << f.name << (dense ? " dense" : "");
+          EXPECT_LT(error_of(ya, x, a.decoded, m, n, k), dense ? 0.1 : 0.05) << f.name << (dense ? " dense" : "");
         }
         set_thread_count(0);
       }
