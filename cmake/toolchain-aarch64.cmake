@@ -12,5 +12,5 @@ set(ENV{PKG_CONFIG_LIBDIR} /usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgco
 # Debian's libdnnl-dev cannot be installed for two architectures; its headers serve both.
 set(DNNL_LIBRARY /usr/lib/aarch64-linux-gnu/libdnnl.so.2 CACHE FILEPATH "oneDNN for arm64 (libdnnl2:arm64)")
 
-# The most capable processor that qemu knows; scripts/lib/test_arm64 also runs older ones.
+# The most capable processor that qemu knows; scripts/lib/arm64.sh also runs an older one.
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64;-cpu;max)

@@ -9,11 +9,14 @@ BUILD_PACKAGES="g++ cmake ninja-build pkg-config ccache libfmt-dev nlohmann-json
   libutf8proc-dev libdnnl-dev libssl-dev"
 FETCH_PACKAGES="python3 python3-venv python3-pip"
 TEST_PACKAGES="libgtest-dev clang-format-14 git"
+# For 64-bit ARM (cmake/toolchain-aarch64.cmake); libdnnl-dev cannot be installed for two architectures.
+CROSS_PACKAGES="g++-aarch64-linux-gnu qemu-user libfmt-dev:arm64 libpcre2-dev:arm64 libutf8proc-dev:arm64 libdnnl2:arm64
+  libssl-dev:arm64 libgtest-dev:arm64"
 
 step() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
-# install_packages NAME...: through apt, only what is not there yet.
+# install_packages NAME...: through apt, only what is not there yet. NAME:arm64 is a package for ARM.
 install_packages() {
   local missing=() p
   for p in "$@"; do
@@ -26,6 +29,7 @@ install_packages() {
     sudo="sudo -E"
   fi
   step "installing ${missing[*]}"
+  [[ "${missing[*]}" != *:arm64* ]] || $sudo dpkg --add-architecture arm64
   $sudo apt-get update -qq
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
