@@ -13,4 +13,31 @@ void rms_norm(const float* x, const float* gain, float eps, float* y, std::int64
   for (; i < k; ++i) y[i] = x[i] * scale * gain[i];
 }
 
+void layer_norm(const float* x, const float* gain, const float* bias, float eps, float* y, std::int64_t k) {
+  const std::int64_t whole = k / 4 * 4;
+  float32x4_t sums = vdupq_n_f32(0.0f), squares = sums;
+  for (std::int64_t i = 0; i < whole; i += 4) sums = vaddq_f32(sums, vld1q_f32(x + i));
+  float sum = vaddvq_f32(sums);
+  for (std::int64_t i = whole; i < k; ++i) sum += x[i];
+  const float mean = sum / static_cast<float>(k);
+  const float32x4_t vmean = vdupq_n_f32(mean);
+  for (std::int64_t i = 0; i < whole; i += 4) {
+    const float32x4_t d = vsubq_f32(vld1q_f32(x + i), vmean);
+    squares = vfmaq_f32(squares, d, d);
+  }
+  float square = vaddvq_f32(squares);
+  for (std::int64_t i = whole; i < k; ++i) square += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / __builtin_sqrtf(square / static_cast<float>(k) + eps);
+  for (std::int64_t i = 0; i < whole; i += 4) {
+    const float32x4_t d = vsubq_f32(vld1q_f32(x + i), vmean);
+    float32x4_t v = vmulq_f32(vmulq_n_f32(d, scale), vld1q_f32(gain + i));
+    if (bias != nullptr) v = vaddq_f32(v, vld1q_f32(bias + i));
+    vst1q_f32(y + i, v);
+  }
+  for (std::int64_t i = whole; i < k; ++i) {
+    y[i] = (x[i] - mean) * scale * gain[i];
+    if (bias != nullptr) y[i] += bias[i];
+  }
+}
+
 }  // namespace narrow::kernels::neon

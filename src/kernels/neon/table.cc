@@ -19,10 +19,14 @@ KernelTable make_table() {
   t.quantize_row = quantize_row;
   t.rms_norm_quantize = rms_norm_quantize;
   t.rms_norm = rms_norm;
+  t.layer_norm = layer_norm;
+  t.rope_half = rope_half;
+  t.rope_interleaved = rope_interleaved;
   t.softmax = softmax;
   t.softcap = softcap;
   t.silu = silu;
   t.gelu_tanh = gelu_tanh;
+  t.gelu_erf = gelu_erf;
   t.silu_mul = silu_mul;
   t.gelu_tanh_mul = gelu_tanh_mul;
   const auto set = [&t](Format f, VecDot vec_dot) { t.vec_dot[static_cast<std::size_t>(f)] = vec_dot; };

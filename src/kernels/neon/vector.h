@@ -38,6 +38,20 @@ static inline float32x4_t gelu_tanh_ps(float32x4_t v) {
   return vdivq_f32(v, vaddq_f32(vdupq_n_f32(1.0f), e));
 }
 
+// x / 2 (1 + erf(x / sqrt 2)) as in avx2/activation.cc.
+static inline float32x4_t gelu_erf_ps(float32x4_t v) {
+  const float32x4_t size = vabsq_f32(v), one = vdupq_n_f32(1.0f);
+  const float32x4_t z = vmulq_n_f32(size, 0.70710678118654752f);
+  const float32x4_t t = vdivq_f32(one, vfmaq_n_f32(one, z, 0.3275911f));
+  float32x4_t p = vdupq_n_f32(1.061405429f);
+  p = vfmaq_f32(vdupq_n_f32(-1.453152027f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(1.421413741f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(-0.284496736f), p, t);
+  p = vfmaq_f32(vdupq_n_f32(0.254829592f), p, t);
+  const float32x4_t erfc = vmulq_f32(vmulq_f32(p, t), exp_ps(vnegq_f32(vmulq_f32(z, z))));
+  return vfmsq_f32(vmaxq_f32(v, vdupq_n_f32(0.0f)), vmulq_n_f32(size, 0.5f), erfc);
+}
+
 // In place over k values, four at a time; the last few go through a padded buffer.
 template <class F>
 static inline void map_ps(float* x, std::int64_t k, F f) {
