@@ -13,7 +13,30 @@
 //   q8_0: S = fp16(absmax / 127), q = round to nearest even (x * (1 / S)), cut to -127 .. 127;
 //   q4_0: S = fp16(v / -8) of the v with the largest magnitude, q = round(x * (1 / S)) + 8, cut to 0 .. 15;
 //   a scale of 0 (or so small that its inverse is infinite) has codes of value 0.
-// Stored bytes are the same on every instruction set; sums of attention differ by rounding.
+//
+// Stored bytes and results have the same bits on every instruction set, because the order of operations is
+// part of the contract. All are fp32, rounded to nearest even; fma(a, b, c) = a * b + c is rounded once, what
+// is not written as fma is rounded one by one.
+//   rotation  butterflies (x[j], x[j + half]) = (x[j] + x[j + half], x[j] - x[j + half]) for half = 1, 2, 4
+//   ..,
+//             then every element * (1 / sqrt(rotation)).
+//   query     q'[d] = q[d] * s, then rotated if keys are; s = scale * log2 e, or scale if there is a softcap.
+//   elements  of keys and values: f16 exactly, quantized ones code * scale.
+//   score     x = fma(q'[d], k[d], x) from x = 0, d = 0 .. head_dim - 1; with a softcap c then
+//             x = (c * log2 e) * (1 - 2 / (exp2(min(x * (2 * log2 e / c), 60)) + 1)). Its unit is ln 2.
+//   softmax   of a row goes in blocks, the visited positions of one page each, in order. Per block, over the
+//             positions p that the row sees (the others change no bit):
+//               m' = the largest of m (at first -1e30) and the scores, f = exp2(m - m'), e[p] = exp2(x[p] -
+//               m'); lane[i] = fma(lane[i], f, t[i]), where t[i] adds up e[p] of p % 16 = i in order, i = 0
+//               .. 15; acc[j] = acc[j] * f, then acc[j] = fma(e[p], v[p][j], acc[j]) in order of p.
+//             At last lane[i] += lane[i + half], i < half, for half = 8, 4, 2, 1: lane[0] is the sum; m * ln
+//             2 is the maximum; zeros lose their sign.
+//   exp2      2^x for x <= 60 to about 1e-7 relative, 0 for x < -126: x = n + r, n = x rounded to nearest
+//   even,
+//             p * 2^n with p the polynomial c0 r^6 + .. + c6 by Horner's rule in fma, c
+//             = 1.535336188319500e-4,
+//             1.339887440266574e-3, 9.618437357674640e-3, 5.550332471162809e-2, 2.402264791363012e-1,
+//             6.931472028550421e-1, 1 (those of Cephes' exp2f, Moshier 1989).
 #pragma once
 
 #include <cstddef>
@@ -64,8 +87,8 @@ struct AttentionKernels {
   // Softmax over the visited positions, not yet divided: for each row r, with s = cap(scale * q.k) and over
   // the positions that the row sees, max[r] = max s, sum[r] = sum of e^(s - max), acc[r, :] = sum of
   // e^(s - max) * v. A row that sees none has max -infinity, sum 0, acc 0. acc is [rows, padded_dim].
-  // Rounding depends on the item's begin and end and not on anything else that runs (online softmax, Milakov
-  // and Gimelshein 2018; in tiles as in Dao et al. 2022, FlashAttention).
+  // A row's bits depend on the item's begin and end and not on the rows beside it or on anything else that
+  // runs (online softmax, Milakov and Gimelshein 2018; in tiles as in Dao et al. 2022, FlashAttention).
   void (*attend)(const HeadLayout& layout, const AttentionItem& item, float* acc, float* max, float* sum,
                  float* scratch);
 };

@@ -1,7 +1,8 @@
 // AttentionKernels::attend over the vector V of an instruction set: page by page, every tile of kMaxRows
 // query rows meets the page's keys, updates its running maximum and sum, and adds the page's values. A page
 // is made into floats once for all tiles; when there is one tile only (decode), its products read the stored
-// form.
+// form. The order of operations is fixed by kernels/attention.h: nothing here may depend on the vector's
+// width.
 #pragma once
 
 #include <cstring>
@@ -71,10 +72,10 @@ static inline typename V::F cap_scores(typename V::F x, float cap) {
   return V::mul(V::set1(cap * kLog2E), V::sub(one, V::div(V::set1(2.0f), V::add(e, one))));
 }
 
-// The running maximum and sum of each query row; sums by lane.
+// The running maximum and sum of each query row.
 struct Softmax {
   float* max;   // [rows]
-  float* sums;  // [rows, 16]
+  float* sums;  // [rows, 16]: by position % 16
 };
 
 // Scores [rows, P panels] of consecutive query rows to 2^(s - max), zero where a row does not see; factors
@@ -118,11 +119,15 @@ static inline void softmax_panels(int rows, float* scores, const Range* ranges, 
       x[v] = V::exp2(V::sub(V::load(s + v * V::kWidth), shift));
       V::store(s + v * V::kWidth, x[v]);
     }
-    typename V::F total = x[0];
+    const typename V::F factor = V::set1(factors[r]);
     NARROW_UNROLL
-    for (int v = 1; v < kVectors; ++v) total = V::add(total, x[v]);
-    float* sums = running.sums + r * 16;
-    V::store(sums, V::fma(V::load(sums), V::set1(factors[r]), total));
+    for (int i = 0; i < Panel<V>::kVectors; ++i) {
+      typename V::F total = x[i];
+      NARROW_UNROLL
+      for (int p = 1; p < P; ++p) total = V::add(total, x[p * Panel<V>::kVectors + i]);
+      float* sums = running.sums + r * 16 + i * V::kWidth;
+      V::store(sums, V::fma(V::load(sums), factor, total));
+    }
   }
 }
 
@@ -246,9 +251,15 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
     }
   }
   for (std::int64_t r = 0; r < rows; ++r) {
-    max[r] = max[r] == kNothing ? -std::numeric_limits<float>::infinity() : max[r] * kLn2;
-    sum[r] = V::reduce_add(V::load(running.sums + r * 16));
+    max[r] = max[r] == kNothing ? -std::numeric_limits<float>::infinity() : max[r] * kLn2 + 0.0f;
+    float* lanes = running.sums + r * 16;
+    for (int half = 8; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    }
+    sum[r] = lanes[0];
   }
+  // Positions that only other rows of a tile see have added zeros, which changed the sign of zeros at most.
+  for (std::int64_t i = 0; i < rows * padded; ++i) acc[i] += 0.0f;
 }
 
 }  // namespace narrow::kernels::attention

@@ -22,7 +22,7 @@ struct Vector {
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
-  // 2^x for x <= 60 to about 1e-7 relative, 0 below 2^-126: coefficients of Cephes' exp2f (Moshier 1989).
+  // As kernels/attention.h defines it.
   static F exp2(F x) {
     const F low = set1(-126.0f);
     const F in = _mm256_cmp_ps(x, low, _CMP_GE_OQ);
@@ -39,9 +39,7 @@ struct Vector {
     return _mm256_and_ps(in, scaled);
   }
   static F round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static float first(F x) { return _mm256_cvtss_f32(x); }
   static float reduce_max(F x) { return horizontal_max(x); }
-  static float reduce_add(F x) { return horizontal_sum(x); }
   // Lanes outside [begin, end) become -infinity.
   static F keep(F x, std::int64_t begin, std::int64_t end) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -23,7 +23,7 @@ struct Vector {
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
-  // 2^x for x <= 60 to about 1e-7 relative, 0 below 2^-126: coefficients of Cephes' exp2f (Moshier 1989).
+  // As kernels/attention.h defines it.
   // Lanes below are masked off rather than left to underflow, which would trap into microcode.
   static F exp2(F x) {
     const F low = set1(-126.0f);
@@ -38,9 +38,7 @@ struct Vector {
     return _mm512_maskz_scalef_ps(in, fma(p, r, set1(1.0f)), n);
   }
   static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  static float first(F x) { return _mm512_cvtss_f32(x); }
   static float reduce_max(F x) { return _mm512_reduce_max_ps(x); }
-  static float reduce_add(F x) { return _mm512_reduce_add_ps(x); }
   // Lanes outside [begin, end) become -infinity.
   static F keep(F x, std::int64_t begin, std::int64_t end) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
