@@ -1,6 +1,8 @@
 // Every instruction set that this host has, generic/ among them, against sums in double written out here.
 #include <cmath>
+#include <cstring>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <numbers>
 #include <vector>
@@ -189,7 +191,107 @@ TEST_P(EveryIsa, GatedFunctionsAreFunctionTimesUp) {
   }
 }
 
-// Rope has no sums, so that every instruction set can give the same bits; nothing beyond dims is touched.
+// What rows of a model may hold and what they should not: each kind fills a whole row.
+std::vector<float> row_of_kind(int kind, std::int64_t k, std::uint64_t seed) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  constexpr float kSpecial[] = {
+      0.0f,   -0.0f, std::numeric_limits<float>::quiet_NaN(), 1.0f, kInf, -3.0f, -kInf, 88.2f, -87.31f,
+      -87.2f, 1e-30f};
+  Rng rng(seed);
+  std::vector<float> v = random_vector(k, seed, kind == 1 ? 1e4f : kind == 2 ? 30.0f : 1.0f);
+  for (float& x : v) {
+    if (kind == 3) x = std::ldexp(x, -140);                                          // denormal
+    if (kind == 4) x = std::ldexp(x, static_cast<int>(rng.next_u64() % 200) - 130);  // any size
+    if (kind == 5) x = 0.0f;
+    if (kind == 6) x = -0.0f;
+    if (kind == 7 && rng.next_u64() % 16 == 0) x = kSpecial[rng.next_u64() % std::size(kSpecial)];
+    if (kind == 8 && rng.next_u64() % 4 == 0) x = -kInf;
+  }
+  return v;
+}
+constexpr int kKinds = 9;
+
+// NaN equals NaN, whatever its bits.
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) return false;
+  }
+  return a.size() == b.size();
+}
+
+// The rule of kernel_table.h. `kernel` overwrites x; nothing beyond k is touched.
+TEST_P(EveryIsa, FloatsEqualGenericBitForBit) {
+  const KernelTable& oracle = *available_kernels(cpu_features()).back();
+  struct Case {
+    const char* name;
+    void (*kernel)(const KernelTable& t, float* x, const float* y, const float* z, std::int64_t k);
+  };
+  const Case cases[] = {
+      {"dot_f32", [](auto& t, auto* x, auto* y, auto*, auto k) { x[0] = t.dot_f32(x, y, k); }},
+      {"axpy_f32", [](auto& t, auto* x, auto* y, auto*, auto k) { t.axpy_f32(0.37f, y, x, k); }},
+      {"add_f32", [](auto& t, auto* x, auto* y, auto*, auto k) { t.add_f32(y, x, k); }},
+      {"mul_f32", [](auto& t, auto* x, auto* y, auto*, auto k) { t.mul_f32(y, x, k); }},
+      {"rms_norm", [](auto& t, auto* x, auto* y, auto*, auto k) { t.rms_norm(x, y, 1e-5f, x, k); }},
+      {"layer_norm", [](auto& t, auto* x, auto* y, auto* z, auto k) { t.layer_norm(x, y, z, 1e-5f, x, k); }},
+      {"layer_norm without bias",
+       [](auto& t, auto* x, auto* y, auto*, auto k) { t.layer_norm(x, y, nullptr, 1e-5f, x, k); }},
+      {"rope_half", [](auto& t, auto* x, auto* y, auto* z, auto k) { t.rope_half(x, y, z, k / 2 * 2); }},
+      {"rope_interleaved",
+       [](auto& t, auto* x, auto* y, auto* z, auto k) { t.rope_interleaved(x, y, z, k / 2 * 2); }},
+      {"softmax", [](auto& t, auto* x, auto*, auto*, auto k) { t.softmax(x, k); }},
+      {"softcap", [](auto& t, auto* x, auto*, auto*, auto k) { t.softcap(x, 30.0f, k); }},
+      {"silu", [](auto& t, auto* x, auto*, auto*, auto k) { t.silu(x, k); }},
+      {"gelu_tanh", [](auto& t, auto* x, auto*, auto*, auto k) { t.gelu_tanh(x, k); }},
+      {"gelu_erf", [](auto& t, auto* x, auto*, auto*, auto k) { t.gelu_erf(x, k); }},
+      {"relu", [](auto& t, auto* x, auto*, auto*, auto k) { t.relu(x, k); }},
+      {"silu_mul", [](auto& t, auto* x, auto* y, auto*, auto k) { t.silu_mul(x, y, k); }},
+      {"gelu_tanh_mul", [](auto& t, auto* x, auto* y, auto*, auto k) { t.gelu_tanh_mul(x, y, k); }},
+  };
+  std::vector<std::int64_t> lengths = {96, 128, 576, 1000, 1536, 4544};
+  for (std::int64_t k = 1; k <= 70; ++k) lengths.push_back(k);
+  for (const std::int64_t k : lengths) {
+    for (int kind = 0; kind < kKinds; ++kind) {
+      const std::vector<float> x = row_of_kind(kind, k + 16, 20), y = row_of_kind(kind % 5, k, 21),
+                               z = row_of_kind(0, k, 22);
+      for (const Case& c : cases) {
+        std::vector<float> got = x, want = x;
+        c.kernel(kt(), got.data(), y.data(), z.data(), k);
+        c.kernel(oracle, want.data(), y.data(), z.data(), k);
+        EXPECT_TRUE(same_bits(got, want)) << c.name << ", k " << k << ", kind " << kind;
+      }
+    }
+  }
+}
+
+// What a sum and an exponential are, in so many words.
+TEST_P(EveryIsa, SumsHave64Lanes) {
+  // Large numbers that only cancel within a lane, or between lanes 32 apart, leave the small one.
+  std::vector<float> x(200, 0.0f);
+  const std::vector<float> ones(x.size(), 1.0f);
+  x[3] = 1e30f, x[3 + 64] = -1e30f, x[3 + 128] = 1.0f;
+  x[7] = 1e30f, x[7 + 32] = -1e30f, x[7 + 16] = 1.0f;
+  EXPECT_EQ(kt().dot_f32(x.data(), ones.data(), 200), 2.0f);
+  x[3 + 64] = 0.0f, x[4 + 64] = -1e30f;  // meets its counterpart last of all, when both ones are lost
+  EXPECT_EQ(kt().dot_f32(x.data(), ones.data(), 200), 0.0f);
+}
+
+TEST_P(EveryIsa, ExponentialsEndBeforeDenormals) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  std::vector<float> x = {0.0f, -87.29f, -87.31f, -200.0f, -kInf, -1.0f};
+  kt().softmax(x.data(), static_cast<std::int64_t>(x.size()));
+  EXPECT_GE(x[1], 0.5f * std::numeric_limits<float>::min());
+  EXPECT_EQ(x[2], 0.0f);
+  EXPECT_EQ(x[3], 0.0f);
+  EXPECT_EQ(x[4], 0.0f);
+  std::vector<float> limits = {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()};
+  kt().gelu_erf(limits.data(), 3);
+  EXPECT_EQ(limits[0], kInf);
+  EXPECT_EQ(limits[1], 0.0f);
+  EXPECT_TRUE(std::isnan(limits[2]));
+}
+
+// Nothing beyond dims is touched.
 TEST_P(EveryIsa, RopeEqualsGenericBitForBit) {
   const KernelTable& oracle = *available_kernels(cpu_features()).back();
   for (std::int64_t dims = 2; dims <= 256; dims += 2) {
@@ -213,21 +315,15 @@ TEST_P(EveryIsa, VecDotsMatchDecodeAndDot) {
     const FormatInfo* format = find_format(static_cast<std::uint32_t>(id));
     ASSERT_NE(format, nullptr) << id;
     covered += std::string(format->name) + " ";
-    for (const int blocks : {1, 2, 3, 7, 18, 37}) {
+    for (const int blocks : {1, 2, 3, 7, 18, 37, 63, 64, 65, 576, 1007}) {
       const std::int64_t k = static_cast<std::int64_t>(format->block_size) * blocks;
       const std::vector<float> weights = random_vector(k, 12), x = random_vector(k, 13);
       std::vector<std::byte> row(row_bytes(format->format, k));
       ASSERT_OK(encode_row(format->format, weights.data(), row.data(), k));
       std::vector<float> decoded(weights);
       ASSERT_OK(decode_row(format->format, row.data(), decoded.data(), k));
-      double want = 0, magnitude = 0;
-      // A min that is taken off in one piece (q4_k) rounds by the size of the codes' sum, not of the
-      // weights'.
-      for (std::size_t i = 0; i < x.size(); ++i) {
-        want += static_cast<double>(decoded[i]) * x[i];
-        magnitude += std::abs(static_cast<double>(x[i])) * (std::abs(decoded[i]) + 1.0);
-      }
-      EXPECT_NEAR(vec_dot(row.data(), x.data(), k), want, 1e-6 * magnitude) << format->name << " " << k;
+      const float got = vec_dot(row.data(), x.data(), k), want = kt().dot_f32(decoded.data(), x.data(), k);
+      EXPECT_EQ(got, want) << format->name << " " << k;
     }
   }
   RecordProperty("formats", covered);

@@ -17,20 +17,19 @@ void rms_norm(const float* x, const float* gain, float eps, float* y, std::int64
 
 void layer_norm(const float* x, const float* gain, const float* bias, float eps, float* y, std::int64_t k) {
   const std::int64_t whole = k / 8 * 8;
-  __m256 sums = _mm256_setzero_ps();
-  for (std::int64_t i = 0; i < whole; i += 8) sums = _mm256_add_ps(sums, _mm256_loadu_ps(x + i));
-  float sum = horizontal_sum(sums);
-  for (std::int64_t i = whole; i < k; ++i) sum += x[i];
+  const float sum = sum_row(
+      k, [x](std::int64_t i, __m256 s) { return _mm256_add_ps(s, _mm256_loadu_ps(x + i)); },
+      [x](std::int64_t i, float s) { return s + x[i]; });
   const float mean = sum / static_cast<float>(k);
   const __m256 vmean = _mm256_set1_ps(mean);
-  __m256 squares = _mm256_setzero_ps();
-  for (std::int64_t i = 0; i < whole; i += 8) {
-    const __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x + i), vmean);
-    squares = _mm256_fmadd_ps(d, d, squares);
-  }
-  float square = horizontal_sum(squares);
-  for (std::int64_t i = whole; i < k; ++i) square += (x[i] - mean) * (x[i] - mean);
-  const float scale = 1.0f / __builtin_sqrtf(square / static_cast<float>(k) + eps);
+  const float squares = sum_row(
+      k,
+      [=](std::int64_t i, __m256 s) {
+        const __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x + i), vmean);
+        return _mm256_fmadd_ps(d, d, s);
+      },
+      [=](std::int64_t i, float s) { return __builtin_fmaf(x[i] - mean, x[i] - mean, s); });
+  const float scale = 1.0f / __builtin_sqrtf(squares / static_cast<float>(k) + eps);
   const __m256 vscale = _mm256_set1_ps(scale);
   for (std::int64_t i = 0; i < whole; i += 8) {
     const __m256 d = _mm256_sub_ps(_mm256_loadu_ps(x + i), vmean);

@@ -14,10 +14,9 @@ void softmax(float* x, std::int64_t k) {
   const __m256 shift = _mm256_set1_ps(max);
   map_ps(x, k, [shift](__m256 v) { return exp_ps(_mm256_sub_ps(v, shift)); });
 
-  __m256 vsum = _mm256_setzero_ps();
-  for (i = 0; i + 8 <= k; i += 8) vsum = _mm256_add_ps(vsum, _mm256_loadu_ps(x + i));
-  float sum = horizontal_sum(vsum);
-  for (; i < k; ++i) sum += x[i];
+  const float sum = sum_row(
+      k, [x](std::int64_t at, __m256 s) { return _mm256_add_ps(s, _mm256_loadu_ps(x + at)); },
+      [x](std::int64_t at, float s) { return s + x[at]; });
 
   const __m256 scale = _mm256_set1_ps(1.0f / sum);
   map_ps(x, k, [scale](__m256 v) { return _mm256_mul_ps(v, scale); });

@@ -33,15 +33,6 @@ KernelTable make_table() {
   const auto set = [&t](Format f, VecDot vec_dot) { t.vec_dot[static_cast<std::size_t>(f)] = vec_dot; };
   set(Format::kF16, vec_dot_f16_f32);
   set(Format::kBF16, vec_dot_bf16_f32);
-  set(Format::kQ8_0, vec_dot_q8_0_f32);
-  set(Format::kQ4_0, vec_dot_q4_0_f32);
-  set(Format::kQ4_1, vec_dot_q4_1_f32);
-  set(Format::kQ5_0, vec_dot_q5_0_f32);
-  set(Format::kQ5_1, vec_dot_q5_1_f32);
-  set(Format::kIQ4_NL, vec_dot_iq4_nl_f32);
-  set(Format::kQ4_K, vec_dot_q4_k_f32);
-  set(Format::kQ5_K, vec_dot_q5_k_f32);
-  set(Format::kQ6_K, vec_dot_q6_k_f32);
   t.panel_rows = 8;
   const auto set_packed = [&t](Format f, const PackedKernel& kernel) {
     t.packed[static_cast<std::size_t>(f)] = &kernel;

@@ -20,11 +20,39 @@ static inline float horizontal_max(__m256 v) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-// e^x to about 1e-7 relative: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r whose coefficients are
-// those of Cephes' expf (Moshier 1989). Below -87.3 the result is 0, above 88.3 it stays at e^88.3.
+// The sum of 64 lanes (generic/lanes.h), lane i in element i % 8 of s[i / 8].
+static inline float sum_lanes(const __m256 (&s)[8]) {
+  const __m256 low = _mm256_add_ps(_mm256_add_ps(s[0], s[4]), _mm256_add_ps(s[2], s[6]));
+  const __m256 high = _mm256_add_ps(_mm256_add_ps(s[1], s[5]), _mm256_add_ps(s[3], s[7]));
+  return horizontal_sum(_mm256_add_ps(low, high));
+}
+
+// Sums up k elements in lanes. add(i, s) gives s with the elements i .. i + 7 added, add_one(i, s) the number
+// s with element i added.
+template <class Add, class AddOne>
+static inline float sum_row(std::int64_t k, Add add, AddOne add_one) {
+  __m256 s[8];
+  for (int j = 0; j < 8; ++j) s[j] = _mm256_setzero_ps();
+  std::int64_t i = 0;
+  for (; i + 64 <= k; i += 64) {
+    for (int j = 0; j < 8; ++j) s[j] = add(i + 8 * j, s[j]);
+  }
+  for (int j = 0; j < 8; ++j) {
+    if (i + 8 * j + 8 <= k) s[j] = add(i + 8 * j, s[j]);
+  }
+  if (k % 8 != 0) {
+    alignas(32) float lanes[64];
+    for (int j = 0; j < 8; ++j) _mm256_store_ps(lanes + 8 * j, s[j]);
+    for (i = k / 8 * 8; i < k; ++i) lanes[i % 64] = add_one(i, lanes[i % 64]);
+    for (int j = 0; j < 8; ++j) s[j] = _mm256_load_ps(lanes + 8 * j);
+  }
+  return sum_lanes(s);
+}
+
+// generic/exp.h, bit for bit.
 static inline __m256 exp_ps(__m256 x) {
   const __m256 underflow = _mm256_cmp_ps(x, _mm256_set1_ps(-87.3f), _CMP_LT_OQ);
-  x = _mm256_max_ps(_mm256_min_ps(x, _mm256_set1_ps(88.3f)), _mm256_set1_ps(-87.3f));
+  x = _mm256_min_ps(_mm256_set1_ps(88.3f), x);  // in this order NaN stays
   const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);

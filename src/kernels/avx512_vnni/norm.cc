@@ -21,20 +21,27 @@ void rms_norm(const float* x, const float* gain, float eps, float* y, std::int64
 void layer_norm(const float* x, const float* gain, const float* bias, float eps, float* y, std::int64_t k) {
   const std::int64_t whole = k / 16 * 16;
   const __mmask16 rest = tail_mask(k - whole);
-  __m512 sum = _mm512_maskz_loadu_ps(rest, x + whole);
-  for (std::int64_t i = 0; i < whole; i += 16) sum = _mm512_add_ps(sum, _mm512_loadu_ps(x + i));
-  const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / static_cast<float>(k));
-  __m512 d = _mm512_maskz_sub_ps(rest, _mm512_maskz_loadu_ps(rest, x + whole), mean);
-  __m512 squares = _mm512_mul_ps(d, d);
-  for (std::int64_t i = 0; i < whole; i += 16) {
-    d = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
-    squares = _mm512_fmadd_ps(d, d, squares);
-  }
-  const float variance = _mm512_reduce_add_ps(squares) / static_cast<float>(k);
+  const float sum = sum_row(
+      k, [x](std::int64_t i, __m512 s) { return _mm512_add_ps(s, _mm512_loadu_ps(x + i)); },
+      [x](std::int64_t i, __mmask16 mask, __m512 s) {
+        return _mm512_mask_add_ps(s, mask, s, _mm512_maskz_loadu_ps(mask, x + i));
+      });
+  const __m512 mean = _mm512_set1_ps(sum / static_cast<float>(k));
+  const float squares = sum_row(
+      k,
+      [=](std::int64_t i, __m512 s) {
+        const __m512 d = _mm512_sub_ps(_mm512_loadu_ps(x + i), mean);
+        return _mm512_fmadd_ps(d, d, s);
+      },
+      [=](std::int64_t i, __mmask16 mask, __m512 s) {
+        const __m512 d = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean);
+        return _mm512_mask3_fmadd_ps(d, d, s, mask);
+      });
+  const float variance = squares / static_cast<float>(k);
   const __m512 scale = _mm512_set1_ps(1.0f / __builtin_sqrtf(variance + eps));
   for (std::int64_t i = 0; i < k; i += 16) {
     const __mmask16 mask = i < whole ? static_cast<__mmask16>(0xffff) : rest;
-    d = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean);
+    const __m512 d = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean);
     __m512 v = _mm512_mul_ps(_mm512_mul_ps(d, scale), _mm512_maskz_loadu_ps(mask, gain + i));
     if (bias != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, bias + i));
     _mm512_mask_storeu_ps(y + i, mask, v);

@@ -12,17 +12,20 @@ void softmax(float* x, std::int64_t k) {
   vmax = _mm512_mask_max_ps(vmax, mask, vmax, _mm512_maskz_loadu_ps(mask, x + whole));
   const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(vmax));
 
-  __m512 vsum = _mm512_setzero_ps();
-  for (std::int64_t i = 0; i < whole; i += 16) {
-    const __m512 e = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), shift));
-    vsum = _mm512_add_ps(vsum, e);
-    _mm512_storeu_ps(x + i, e);
-  }
-  const __m512 e = exp_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + whole), shift));
-  vsum = _mm512_mask_add_ps(vsum, mask, vsum, e);
-  _mm512_mask_storeu_ps(x + whole, mask, e);
+  const float sum = sum_row(
+      k,
+      [=](std::int64_t i, __m512 s) {
+        const __m512 e = exp_ps(_mm512_sub_ps(_mm512_loadu_ps(x + i), shift));
+        _mm512_storeu_ps(x + i, e);
+        return _mm512_add_ps(s, e);
+      },
+      [=](std::int64_t i, __mmask16 some, __m512 s) {
+        const __m512 e = exp_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + i), shift));
+        _mm512_mask_storeu_ps(x + i, some, e);
+        return _mm512_mask_add_ps(s, some, s, e);
+      });
 
-  const __m512 scale = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(vsum));
+  const __m512 scale = _mm512_set1_ps(1.0f / sum);
   map_ps(x, k, [scale](__m512 v) { return _mm512_mul_ps(v, scale); });
 }
 
