@@ -34,7 +34,18 @@ struct QuantizedRows {
   const float* scale = nullptr;        // [m, k / 32]
   const std::int32_t* sums = nullptr;  // [m, k / 16]: sum of q over each run of 16
   std::int64_t m = 0, k = 0;
+  // Not 0: names these values, and no others ever in this process, so that what a kernel derived from them
+  // for one call serves the next one with the same scratch.
+  std::uint64_t id = 0;
 };
+
+// At the start of a kernel's scratch: which rows the rest was prepared for. Zero when the scratch is new.
+struct PreparedFor {
+  std::uint64_t id = 0;
+  std::uint64_t kernel = 0;
+};
+inline constexpr std::size_t kPreparedBytes = 64;  // room for it that keeps the alignment
+static_assert(sizeof(PreparedFor) <= kPreparedBytes);
 
 // Kernels of one weight format. Weights lie in panels of KernelTable::panel_rows output features whose codes
 // and scales are interleaved so that one vector lane is one feature; the last panel of a matrix is filled up
@@ -46,11 +57,12 @@ struct PackedKernel {
   // Interleaves n_rows (1 .. panel_rows) stored rows, stride_bytes apart, into one panel (64-byte aligned).
   void (*pack)(const std::byte* rows, std::size_t stride_bytes, std::int64_t n_rows, std::int64_t k,
                std::byte* panel);
-  // Work memory of multiply, 64-byte aligned; may be 0.
+  // Work memory of multiply, 64-byte aligned. Its first kPreparedBytes bytes must be zero or as an earlier
+  // call with the same scratch left them, if rows with an id are used.
   std::size_t (*scratch_bytes)(std::int64_t k, std::int64_t m);
   // out[t * out_stride + i] = y[t, i] for t in [0, x.m) and the first n_rows features i of consecutive
-  // panels (all full but the last). Other floats of out are left alone. Every call prepares its tokens, about
-  // as much work as one panel's products: give it ten panels or more where there are many tokens.
+  // panels (all full but the last). Other floats of out are left alone. A call that cannot
+  // use what an earlier one prepared does about as much more work as one panel's products.
   void (*multiply)(const std::byte* panels, std::int64_t n_rows, const QuantizedRows& x, float* out,
                    std::int64_t out_stride, std::byte* scratch);
 };

@@ -1,5 +1,7 @@
 #include "ops/activations.h"
 
+#include <atomic>
+
 #include "kernels/dispatch.h"
 
 namespace narrow::ops {
@@ -31,7 +33,8 @@ void Activations::shape(std::int64_t rows, std::int64_t cols, Forms forms) {
     q_.reserve_at_least(elements);
     scale_.reserve_at_least(elements / kernels::kActivationGroup);
     sums_.reserve_at_least(elements / kernels::kSumRun);
-    blocks_ = {q_.data(), scale_.data(), sums_.data(), rows, cols};
+    static std::atomic<std::uint64_t> ids{0};
+    blocks_ = {q_.data(), scale_.data(), sums_.data(), rows, cols, ++ids};
   }
   if (forms.tokens) {
     scheme_ = forms.scheme;

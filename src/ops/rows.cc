@@ -7,9 +7,9 @@ namespace narrow::ops {
 namespace {
 
 // Below this many floats handing rows out costs more than the work.
-constexpr std::int64_t kSerialFloats = 16 * 1024;
+constexpr std::int64_t kSerialFloats = 4 * 1024;
 // Rows per item, so that a small row is not an item of its own.
-constexpr std::int64_t kItemFloats = 8 * 1024;
+constexpr std::int64_t kItemFloats = 2 * 1024;
 
 }  // namespace
 

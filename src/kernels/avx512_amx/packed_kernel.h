@@ -21,6 +21,7 @@
 #include "kernels/avx512_amx/tile.h"
 #include "kernels/avx512_vnni/packed_vector.h"
 #include "kernels/packed.h"
+#include "kernels/packed/multiply.h"
 #include "kernels/packed/pack.h"
 #include "kernels/packed/weights.h"
 
@@ -45,6 +46,7 @@ struct Kernel {
   using W = packed::PackedWeights<Vector, kFormat>;
   static constexpr packed::Layout kLayout = W::kLayout;
   static constexpr int kGroup = packed::kGroup, kRuns = W::kRuns;
+  static constexpr std::uint64_t kPrepared = 0x100 + static_cast<std::uint64_t>(kFormat);
   // Factors of a token and group: its scale, and with minima scale * sum of q for each run.
   static constexpr int kFactors = W::kMinima ? 1 + kRuns : 1;
   static constexpr int kCodeBytes = kGroup * kLanes;  // of one group, unpacked
@@ -72,9 +74,10 @@ struct Kernel {
   }
   static std::size_t scratch_bytes(std::int64_t k, std::int64_t m) {
     const std::int64_t tiles = (m + kTileTokens - 1) / kTileTokens;
-    const auto own = static_cast<std::size_t>(kAhead * kTileBytes +
-                                              kPanels * kMostGroups * (kCodeBytes + kScaleVectors * 64) +
-                                              kTileTokens * k + tiles * (k / kGroup) * kFactors * 64);
+    const auto own =
+        kPreparedBytes + static_cast<std::size_t>(kAhead * kTileBytes +
+                                                  kPanels * kMostGroups * (kCodeBytes + kScaleVectors * 64) +
+                                                  kTileTokens * k + tiles * (k / kGroup) * kFactors * 64);
     const std::size_t few = kFew->scratch_bytes(k, m);
     return m <= kFewTokens || few > own ? few : own;
   }
@@ -237,14 +240,15 @@ struct Kernel {
       kFew->multiply(panels, n_rows, x, out, out_stride, scratch);
       return;
     }
-    const Memory memory = cut(scratch, x.k);
+    const bool ready = packed::is_prepared(x, kPrepared, scratch);
+    const Memory memory = cut(scratch + kPreparedBytes, x.k);
     const std::int64_t groups = x.k / kGroup, tile_factors = groups * kFactors * kTileTokens;
-    for (std::int64_t t = 0; t < x.m; t += kTileTokens) {
+    for (std::int64_t t = 0; t < x.m && !ready; t += kTileTokens) {
       make_factors(x, t, x.m - t, memory.factors + t / kTileTokens * tile_factors);
     }
     // The last tokens, filled up to a tile with zeros.
     const std::int64_t whole = x.m / kTileTokens * kTileTokens, tail = x.m - whole;
-    if (tail > 0) {
+    if (tail > 0 && !ready) {
       __builtin_memcpy(memory.tail, x.q + whole * x.k, static_cast<std::size_t>(tail * x.k));
       __builtin_memset(memory.tail + tail * x.k, 0, static_cast<std::size_t>((kTileTokens - tail) * x.k));
     }

@@ -111,6 +111,16 @@ static void multiply_tile(const std::byte* codes, const std::byte* scales, std::
   each_sum([](Floats& sum, float* at, int n) NARROW_INLINE_LAMBDA { V::store_first(at, sum, n); });
 }
 
+// Whether scratch already holds what `kernel` makes of the rows x; notes that it will.
+[[gnu::always_inline]] static inline bool is_prepared(const QuantizedRows& x, std::uint64_t kernel,
+                                                      std::byte* scratch) {
+  auto* at = reinterpret_cast<PreparedFor*>(scratch);
+  const bool same = x.id != 0 && at->id == x.id && at->kernel == kernel;
+  at->id = x.id;
+  at->kernel = kernel;
+  return same;
+}
+
 // The kernels of one format.
 template <class V, Format kFormat>
 struct Kernel {
@@ -120,6 +130,7 @@ struct Kernel {
   using E = Expanded<V::kTilePanels>;
   static constexpr int kLanes = V::kLanes, kRuns = W::kRuns;
   static constexpr bool kStart = W::kOffset != 0;
+  static constexpr auto kPrepared = static_cast<std::uint64_t>(kFormat);
 
   static std::size_t bytes_of_panel(std::int64_t k) { return panel_bytes(W::kLayout, kLanes, k); }
 
@@ -150,9 +161,9 @@ struct Kernel {
   }
   static std::size_t scratch_bytes(std::int64_t k, std::int64_t m) {
     if (k == 0) return 0;
-    if (m <= V::kFusedTokens) return tile_bytes(k, V::kFusedTokens);
+    if (m <= V::kFusedTokens) return kPreparedBytes + tile_bytes(k, V::kFusedTokens);
     const std::int64_t tiles = (m + V::kTileTokens - 1) / V::kTileTokens, pass = tiles_per_pass(k);
-    return expanded_bytes(k) +
+    return kPreparedBytes + expanded_bytes(k) +
            static_cast<std::size_t>(tiles < pass ? tiles : pass) * tile_bytes(k, V::kTileTokens);
   }
 
@@ -209,7 +220,9 @@ struct Kernel {
   static void multiply_fused(const std::byte* panels, std::int64_t n_rows, const QuantizedRows& x, float* out,
                              std::int64_t out_stride, std::byte* scratch) {
     const int tokens = static_cast<int>(x.m);
-    make_tile<kTokens>(x, 0, tokens, scratch);
+    const bool ready = is_prepared(x, kPrepared, scratch);
+    scratch += kPreparedBytes;
+    if (!ready) make_tile<kTokens>(x, 0, tokens, scratch);
     const Tile tile = tile_at<kTokens>(x, 0, scratch);
     const std::int64_t codes_bytes = x.k / kGroup * W::kGroupBytes;
     const auto step = static_cast<std::int64_t>(bytes_of_panel(x.k));
@@ -299,10 +312,13 @@ struct Kernel {
     constexpr int kTokens = V::kTileTokens, kStep = V::kTilePanels * kLanes;
     const std::size_t tile_step = tile_bytes(x.k, kTokens);
     const std::int64_t pass_tokens = tiles_per_pass(x.k) * kTokens;
+    // Several passes overwrite each other's tiles.
+    const bool ready = is_prepared(x, kPrepared, scratch) && x.m <= pass_tokens;
+    scratch += kPreparedBytes;
     std::byte* tiles = scratch + expanded_bytes(x.k);
     for (std::int64_t begin = 0; begin < x.m; begin += pass_tokens) {
       const std::int64_t end = begin + pass_tokens < x.m ? begin + pass_tokens : x.m;
-      for (std::int64_t t = begin; t < end; t += kTokens) {
+      for (std::int64_t t = begin; t < end && !ready; t += kTokens) {
         const int tokens = static_cast<int>(end - t < kTokens ? end - t : kTokens);
         std::byte* at = tiles + static_cast<std::size_t>((t - begin) / kTokens) * tile_step;
         with_tile_size(tokens, [&](auto size) NARROW_INLINE_LAMBDA {

@@ -9,6 +9,9 @@ namespace {
 
 using kernels::kPagePositions;
 
+// Only what is written becomes resident, in steps of 2 MB at most.
+constexpr std::size_t kSlabBytes = std::size_t{32} << 20;
+
 std::int64_t pages_for(std::int64_t positions) { return (positions + kPagePositions - 1) / kPagePositions; }
 
 // The first position that a token at `position` sees.
@@ -20,11 +23,15 @@ std::int64_t first_seen(std::int64_t position, std::int64_t window) {
 
 std::int32_t KvPool::Group::take() {
   if (free.empty()) {
-    AlignedBuffer<std::byte> page(page_bytes);
+    if (slab_left < page_bytes) {
+      slabs.emplace_back(std::max(kSlabBytes / page_bytes, std::size_t{1}) * page_bytes);
+      slab_left = slabs.back().size();
+    }
     // Room first: nothing may throw once the page is in the list.
     references.reserve(pages.size() + 1);
     free.reserve(pages.size() + 1);
-    pages.push_back(std::move(page));
+    pages.push_back(slabs.back().data() + (slabs.back().size() - slab_left));
+    slab_left -= page_bytes;
     references.push_back(0);
     free.push_back(static_cast<std::int32_t>(pages.size() - 1));
   }
@@ -99,7 +106,7 @@ void KvSequence::release_all() {
 
 void KvSequence::set(Table& table, std::size_t group, std::size_t index, std::int32_t page) {
   table.ids[index] = page;
-  table.pointers[index] = pool_->groups_[group].pages[static_cast<std::size_t>(page)].data();
+  table.pointers[index] = pool_->groups_[group].pages[static_cast<std::size_t>(page)];
 }
 
 void KvSequence::release_before(std::size_t group, std::int64_t page) {
@@ -153,7 +160,7 @@ Status KvSequence::reserve(std::int64_t n) {
     Table& t = tables_[g];
     if (shared(g)) {
       const std::int32_t old = t.ids[last], own = group.take();
-      std::memcpy(group.pages[static_cast<std::size_t>(own)].data(), t.pointers[last], group.page_bytes);
+      std::memcpy(group.pages[static_cast<std::size_t>(own)], t.pointers[last], group.page_bytes);
       set(t, g, last, own);
       group.drop(old);
     }

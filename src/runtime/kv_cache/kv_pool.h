@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-#include "base/aligned_buffer.h"
+#include "base/huge_buffer.h"
 #include "base/result.h"
 #include "ops/attention.h"
 
@@ -49,7 +49,10 @@ class KvPool {
   struct Group {
     std::int64_t window = 0;
     std::size_t page_bytes = 0;
-    std::vector<AlignedBuffer<std::byte>> pages;
+    // Pages lie side by side in large pieces of memory, which the system can map with few translations.
+    std::vector<HugeBuffer> slabs;
+    std::size_t slab_left = 0;  // bytes of the last one
+    std::vector<std::byte*> pages;
     std::vector<std::int32_t> references;  // of each page; 0: free
     std::vector<std::int32_t> free;
 
