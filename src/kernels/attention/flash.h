@@ -146,6 +146,15 @@ static void softmax_tile(int rows, std::int64_t panels, float* scores, const Ran
   }
 }
 
+static inline float add_lanes(const float* lanes) {
+  float eight[8], four[4];
+  NARROW_UNROLL
+  for (int i = 0; i < 8; ++i) eight[i] = lanes[i] + lanes[i + 8];
+  NARROW_UNROLL
+  for (int i = 0; i < 4; ++i) four[i] = eight[i] + eight[i + 4];
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
 // Queries times the scale, rotated as the keys are: out [rows, head_dim].
 template <class V>
 static void pack_queries(const HeadLayout& l, const AttentionItem& item, float* out) {
@@ -252,11 +261,7 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
   }
   for (std::int64_t r = 0; r < rows; ++r) {
     max[r] = max[r] == kNothing ? -std::numeric_limits<float>::infinity() : max[r] * kLn2 + 0.0f;
-    float* lanes = running.sums + r * 16;
-    for (int half = 8; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    sum[r] = lanes[0];
+    sum[r] = add_lanes(running.sums + r * 16);
   }
   // Positions that only other rows of a tile see have added zeros, which changed the sign of zeros at most.
   for (std::int64_t i = 0; i < rows * padded; ++i) acc[i] += 0.0f;
