@@ -104,7 +104,8 @@ TEST(PackedWeights, ProductsOfEveryFormat) {
           EXPECT_EQ(y, first) << f.name << " threads " << threads;
           std::copy(y.begin(), y.begin() + m * n, ya.begin());
           // 8-bit rounding of one or both sides: far below this; a wrong scale or row is far above.
-          EXPECT_LT(error_of(ya, x, a.decoded, m, n, k), dense ? 0.1 : 0.05) << f.name << (dense ? " dense" : "");
+          EXPECT_LT(error_of(ya, x, a.decoded, m, n, k), dense ? 0.1 : 0.05)
+              << f.name << (dense ? " dense" : "");
         }
         set_thread_count(0);
       }
