@@ -8,8 +8,7 @@
 // - A sum over k has 64 lanes that start at 0. Lane i % 64 takes element i, in order, products by fused
 //   multiply-add. Then lanes are added by halves: lane l + lane (l + 32), + (l + 16), .. + (l + 1).
 // - Element by element the same operations in the same order, fused only where generic/ says std::fma
-// (axpy_f32
-//   is, rope is not); divisions and square roots are exact, never estimates.
+//   (axpy_f32 is, rope is not); divisions and square roots are exact, never estimates.
 // - e^x is the polynomial of generic/exp.h: 0 where the result would be denormal, limited above, NaN for NaN.
 // - vec_dot equals dot_f32 of the decoded row, rms_norm_quantize equals quantize_row of rms_norm's output.
 #pragma once
