@@ -1,4 +1,6 @@
 // Attention and storing over pages: how work is cut must not show in results.
+#include "ops/attention.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -7,7 +9,6 @@
 #include "base/aligned_buffer.h"
 #include "base/thread_team.h"
 #include "kernels/attention_oracle.h"
-#include "ops/attention.h"
 #include "testing/testing.h"
 
 namespace narrow::ops {
