@@ -15,19 +15,19 @@ void rms_norm(const float* x, const float* gain, float eps, float* y, std::int64
 
 void layer_norm(const float* x, const float* gain, const float* bias, float eps, float* y, std::int64_t k) {
   const std::int64_t whole = k / 4 * 4;
-  float32x4_t sums = vdupq_n_f32(0.0f), squares = sums;
-  for (std::int64_t i = 0; i < whole; i += 4) sums = vaddq_f32(sums, vld1q_f32(x + i));
-  float sum = vaddvq_f32(sums);
-  for (std::int64_t i = whole; i < k; ++i) sum += x[i];
+  const float sum = sum_row(
+      k, [x](std::int64_t i, float32x4_t s) { return vaddq_f32(s, vld1q_f32(x + i)); },
+      [x](std::int64_t i, float s) { return s + x[i]; });
   const float mean = sum / static_cast<float>(k);
   const float32x4_t vmean = vdupq_n_f32(mean);
-  for (std::int64_t i = 0; i < whole; i += 4) {
-    const float32x4_t d = vsubq_f32(vld1q_f32(x + i), vmean);
-    squares = vfmaq_f32(squares, d, d);
-  }
-  float square = vaddvq_f32(squares);
-  for (std::int64_t i = whole; i < k; ++i) square += (x[i] - mean) * (x[i] - mean);
-  const float scale = 1.0f / __builtin_sqrtf(square / static_cast<float>(k) + eps);
+  const float squares = sum_row(
+      k,
+      [=](std::int64_t i, float32x4_t s) {
+        const float32x4_t d = vsubq_f32(vld1q_f32(x + i), vmean);
+        return vfmaq_f32(s, d, d);
+      },
+      [=](std::int64_t i, float s) { return __builtin_fmaf(x[i] - mean, x[i] - mean, s); });
+  const float scale = 1.0f / __builtin_sqrtf(squares / static_cast<float>(k) + eps);
   for (std::int64_t i = 0; i < whole; i += 4) {
     const float32x4_t d = vsubq_f32(vld1q_f32(x + i), vmean);
     float32x4_t v = vmulq_f32(vmulq_n_f32(d, scale), vld1q_f32(gain + i));

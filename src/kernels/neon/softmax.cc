@@ -14,10 +14,9 @@ void softmax(float* x, std::int64_t k) {
   const float32x4_t shift = vdupq_n_f32(max);
   map_ps(x, k, [shift](float32x4_t v) { return exp_ps(vsubq_f32(v, shift)); });
 
-  float32x4_t vsum = vdupq_n_f32(0.0f);
-  for (i = 0; i + 4 <= k; i += 4) vsum = vaddq_f32(vsum, vld1q_f32(x + i));
-  float sum = vaddvq_f32(vsum);
-  for (; i < k; ++i) sum += x[i];
+  const float sum = sum_row(
+      k, [x](std::int64_t at, float32x4_t s) { return vaddq_f32(s, vld1q_f32(x + at)); },
+      [x](std::int64_t at, float s) { return s + x[at]; });
 
   const float scale = 1.0f / sum;
   map_ps(x, k, [scale](float32x4_t v) { return vmulq_n_f32(v, scale); });

@@ -1,4 +1,5 @@
-// Products of one stored row and fp32 activations, decoded in registers. k is a multiple of the block size.
+// Products of one stored row and fp32 activations, decoded in registers. They equal dot_f32 of the decoded
+// row bit for bit.
 #pragma once
 
 #include <cstddef>

@@ -7,11 +7,41 @@
 
 namespace narrow::kernels::neon {
 
-// e^x to about 1e-7 relative, as in avx2/vector.h: below -87.3 the result is 0, above 88.3 it stays at
-// e^88.3.
+// The sum of 64 lanes (generic/lanes.h), lane i in element i % 4 of s[i / 4].
+static inline float sum_lanes(float32x4_t (&s)[16]) {
+  for (int j = 0; j < 8; ++j) s[j] = vaddq_f32(s[j], s[j + 8]);
+  for (int j = 0; j < 4; ++j) s[j] = vaddq_f32(s[j], s[j + 4]);
+  const float32x4_t four = vaddq_f32(vaddq_f32(s[0], s[2]), vaddq_f32(s[1], s[3]));
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+// Sums up k elements in lanes. add(i, s) gives s with the elements i .. i + 3 added, add_one(i, s) the number
+// s with element i added.
+template <class Add, class AddOne>
+static inline float sum_row(std::int64_t k, Add add, AddOne add_one) {
+  float32x4_t s[16];
+  for (float32x4_t& v : s) v = vdupq_n_f32(0.0f);
+  std::int64_t i = 0;
+  for (; i + 64 <= k; i += 64) {
+    for (int j = 0; j < 16; ++j) s[j] = add(i + 4 * j, s[j]);
+  }
+  for (int j = 0; j < 16; ++j) {
+    if (i + 4 * j + 4 <= k) s[j] = add(i + 4 * j, s[j]);
+  }
+  if (k % 4 != 0) {
+    float lanes[64];
+    for (int j = 0; j < 16; ++j) vst1q_f32(lanes + 4 * j, s[j]);
+    for (i = k / 4 * 4; i < k; ++i) lanes[i % 64] = add_one(i, lanes[i % 64]);
+    for (int j = 0; j < 16; ++j) s[j] = vld1q_f32(lanes + 4 * j);
+  }
+  return sum_lanes(s);
+}
+
+// generic/exp.h, bit for bit; the minimum keeps NaN.
 static inline float32x4_t exp_ps(float32x4_t x) {
   const uint32x4_t underflow = vcltq_f32(x, vdupq_n_f32(-87.3f));
-  x = vmaxq_f32(vminq_f32(x, vdupq_n_f32(88.3f)), vdupq_n_f32(-87.3f));
+  x = vminq_f32(x, vdupq_n_f32(88.3f));
   const float32x4_t n = vrndnq_f32(vmulq_f32(x, vdupq_n_f32(1.44269504088896341f)));
   float32x4_t r = vfmsq_f32(x, n, vdupq_n_f32(0.693359375f));
   r = vfmsq_f32(r, n, vdupq_n_f32(-2.12194440e-4f));
@@ -38,9 +68,9 @@ static inline float32x4_t gelu_tanh_ps(float32x4_t v) {
   return vdivq_f32(v, vaddq_f32(vdupq_n_f32(1.0f), e));
 }
 
-// x / 2 (1 + erf(x / sqrt 2)) as in avx2/activation.cc.
+// generic/activation.cc says why.
 static inline float32x4_t gelu_erf_ps(float32x4_t v) {
-  const float32x4_t size = vabsq_f32(v), one = vdupq_n_f32(1.0f);
+  const float32x4_t size = vminq_f32(vabsq_f32(v), vdupq_n_f32(100.0f)), one = vdupq_n_f32(1.0f);
   const float32x4_t z = vmulq_n_f32(size, 0.70710678118654752f);
   const float32x4_t t = vdivq_f32(one, vfmaq_n_f32(one, z, 0.3275911f));
   float32x4_t p = vdupq_n_f32(1.061405429f);
