@@ -234,7 +234,7 @@ static void attend(const HeadLayout& l, const AttentionItem& item, float* acc, f
             head + l.values_offset + static_cast<std::size_t>(tile.begin) * l.value_row_bytes;
         const auto bytes = static_cast<std::size_t>(tile.end - tile.begin) * l.value_row_bytes;
         with_keys<V>(l, head, [&](const auto& keys) {
-          score(keys, ReadAhead<1>::template over<V>(values, bytes, d, panels));
+          score(keys, ReadAhead<V::kMaxPanels>::template over<V>(values, bytes, d, panels));
         });
       }
       Range ranges[kMaxRows];
