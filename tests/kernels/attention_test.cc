@@ -128,7 +128,7 @@ void check_case(const Case& c) {
         want.insert(want.end(), row.begin(), row.end());
       }
     }
-    ASSERT_EQ(cache.bytes(), want_bytes) << (*kt)->name << ": " << c.text();
+    ASSERT_TRUE(cache.bytes() == want_bytes) << (*kt)->name << ": " << c.text();
     item.pages = cache.pages();
     const std::vector<float> got = attend(*(*kt)->attention, l, item);
     ASSERT_EQ(got.size(), want.size());
@@ -193,7 +193,7 @@ void check_bits(const Case& c, std::int64_t begin, std::int64_t end, float key_s
     }
     const std::string where = fmt::format("{}: {}, positions {} .. {}, keys * {}, values * {}", (*kt)->name,
                                           c.text(), begin, end, key_scale, value_scale);
-    ASSERT_EQ(cache.bytes(), bytes) << where;
+    ASSERT_TRUE(cache.bytes() == bytes) << where;
     ASSERT_EQ(first_difference(got.max, want.max), -1) << where;
     ASSERT_EQ(first_difference(got.sum, want.sum), -1) << where;
     ASSERT_EQ(first_difference(got.acc, want.acc), -1) << where;
@@ -226,7 +226,7 @@ TEST(Attention, SameBitsOnEveryInstructionSet) {
             const std::int64_t count = c.first + c.m, begin = pick(0, 0, count / 3, count / 2),
                                end = pick(count, count, (begin + count + 1) / 2);
             ASSERT_NO_FATAL_FAILURE(
-                check_bits(c, begin, end, pick(1.0f, 1.0f, 40.0f), pick(1.0f, 1.0f, 1e-37f)));
+                check_bits(c, begin, end, pick(1.0f, 1.0f, 40.0f), pick(1.0f, 1.0f, 1e-37f, 1e-45f)));
           }
         }
       }
