@@ -152,57 +152,84 @@ Status multiply_stored(ConstMatrix x, std::span<const Product> products) {
   return {};
 }
 
-// Bytes of panels per item: small enough that no thread waits long for another's last item, large enough to
-// pay for handing it out. Results do not depend on it.
-constexpr std::size_t kMaxItemBytes = 256 * 1024, kMinItemBytes = 8 * 1024;
-constexpr std::size_t kItemsPerThread = 6;
+// Work is handed out as runs of panels over all products, large ones first: a thread that reads on and on is
+// as fast as memory, and the small ones at the end let all threads finish together. An item takes this share
+// of what is left per thread, and no less than the bytes. Results do not depend on it.
+constexpr double kShareOfRest = 0.67;
+constexpr std::size_t kMinItemBytes = 16 * 1024;
+
+class PackedItems {
+ public:
+  explicit PackedItems(std::span<const Product> products) {
+    std::size_t total = 0;
+    for (const Product& p : products) {
+      if (!p.weight.packed()) continue;
+      Segment s{&p, p.weight.panel_rows(), p.weight.panel_bytes(), n_panels_, 0};
+      s.count = (p.out.cols + s.panel_rows - 1) / s.panel_rows;
+      n_panels_ += s.count;
+      total += static_cast<std::size_t>(s.count) * s.panel_bytes;
+      segments_.push_back(s);
+    }
+    const double panel_bytes = static_cast<double>(total) / static_cast<double>(n_panels_);
+    const auto least = std::max<std::int64_t>(2, static_cast<std::int64_t>(kMinItemBytes / panel_bytes));
+    for (std::int64_t at = 0; at < n_panels_;) {
+      begins_.push_back(at);
+      const double share = kShareOfRest * static_cast<double>(n_panels_ - at) / thread_count();
+      // Kernels work on pairs of panels.
+      at += std::max(least, static_cast<std::int64_t>(share)) / 2 * 2;
+    }
+  }
+  std::int64_t count() const { return static_cast<std::int64_t>(begins_.size()); }
+
+  // f(product, first panel, panels) for the parts of one item.
+  template <class F>
+  void for_each_part(std::int64_t item, F f) const {
+    const auto i = static_cast<std::size_t>(item);
+    const std::int64_t begin = begins_[i];
+    const std::int64_t end = i + 1 < begins_.size() ? begins_[i + 1] : n_panels_;
+    for (const Segment& s : segments_) {
+      const std::int64_t from = std::max(begin, s.first), to = std::min(end, s.first + s.count);
+      if (from < to) f(*s.product, s, from - s.first, to - from);
+    }
+  }
+
+  struct Segment {
+    const Product* product;
+    std::int64_t panel_rows;
+    std::size_t panel_bytes;
+    std::int64_t first, count;  // panels, counted over all products
+  };
+
+ private:
+  std::vector<Segment> segments_;
+  std::vector<std::int64_t> begins_;
+  std::int64_t n_panels_ = 0;
+};
 
 void multiply_packed(const Activations& x, std::span<const Product> products) {
-  std::size_t total = 0, scratch_bytes = 0;
+  std::size_t scratch_bytes = 0;
   for (const Product& p : products) {
-    if (!p.weight.packed()) continue;
-    const std::int64_t panels = (p.out.cols + p.weight.panel_rows() - 1) / p.weight.panel_rows();
-    total += static_cast<std::size_t>(panels) * p.weight.panel_bytes();
     if (p.weight.kernel == nullptr) continue;
     scratch_bytes = std::max(scratch_bytes, p.weight.kernel->scratch_bytes(x.cols(), x.rows()));
   }
-  const std::size_t item_bytes = std::clamp(
-      total / (kItemsPerThread * static_cast<std::size_t>(thread_count())), kMinItemBytes, kMaxItemBytes);
-
-  struct Run {
-    const Product* product;
-    std::int64_t panels_per_item, first_item;
-  };
-  thread_local std::vector<Run> runs;
-  runs.clear();
-  std::int64_t items = 0;
-  for (const Product& p : products) {
-    if (!p.weight.packed()) continue;
-    const std::int64_t panels = (p.out.cols + p.weight.panel_rows() - 1) / p.weight.panel_rows();
-    const auto per_item =
-        std::max<std::int64_t>(1, static_cast<std::int64_t>(item_bytes / p.weight.panel_bytes()));
-    runs.push_back({&p, per_item, items});
-    items += (panels + per_item - 1) / per_item;
-  }
-
   thread_local Scratch scratch;
   scratch.prepare(scratch_bytes / sizeof(float) + 1);
-  Scratch& memory = scratch;
-  const std::span<const Run> all(runs);
-  parallel_for(items, [&x, &memory, all](std::int64_t item, int thread) {
-    std::size_t r = all.size() - 1;
-    while (all[r].first_item > item) --r;
-    const Product& p = *all[r].product;
-    const std::int64_t panel = (item - all[r].first_item) * all[r].panels_per_item;
-    const std::int64_t panel_rows = p.weight.panel_rows(), begin = panel * panel_rows;
-    const std::int64_t rows = std::min(all[r].panels_per_item * panel_rows, p.out.cols - begin);
-    const std::byte* panels = p.weight.panels + static_cast<std::size_t>(panel) * p.weight.panel_bytes();
-    if (p.weight.dense != nullptr) {
-      p.weight.dense->multiply(panels, rows, x.tokens(), p.out.data + begin, p.out.stride);
-    } else {
-      p.weight.kernel->multiply(panels, rows, x.blocks(), p.out.data + begin, p.out.stride,
-                                reinterpret_cast<std::byte*>(memory.of(thread)));
-    }
+  Scratch& memory = scratch;  // of the calling thread, also inside the region
+
+  const PackedItems items(products);
+  parallel_for(items.count(), [&](std::int64_t item, int thread) {
+    items.for_each_part(
+        item, [&](const Product& p, const PackedItems::Segment& s, std::int64_t panel, std::int64_t count) {
+          const std::int64_t begin = panel * s.panel_rows;
+          const std::int64_t rows = std::min(count * s.panel_rows, p.out.cols - begin);
+          const std::byte* panels = p.weight.panels + static_cast<std::size_t>(panel) * s.panel_bytes;
+          if (p.weight.dense != nullptr) {
+            p.weight.dense->multiply(panels, rows, x.tokens(), p.out.data + begin, p.out.stride);
+          } else {
+            p.weight.kernel->multiply(panels, rows, x.blocks(), p.out.data + begin, p.out.stride,
+                                      reinterpret_cast<std::byte*>(memory.of(thread)));
+          }
+        });
   });
 }
 
