@@ -160,6 +160,10 @@ struct Kernel {
                             std::int64_t count, const std::byte* codes, const std::byte* scales,
                             std::byte* sums, bool first, float* out, std::int64_t out_stride,
                             std::int64_t tokens, __mmask16 lanes) {
+    // The outputs of many tokens exceed the L2 cache: their lines are asked for before the sums are ready.
+    packed::unroll<kTileTokens>([&](auto t) NARROW_INLINE_LAMBDA {
+      if (t.value < tokens) __builtin_prefetch(out + t.value * out_stride, 1);
+    });
     __m512 y[kTileTokens];
     packed::unroll<kTileTokens>([&](auto t) NARROW_INLINE_LAMBDA {
       y[t.value] = first || t.value >= tokens ? _mm512_setzero_ps()

@@ -61,6 +61,13 @@ static void multiply_tile(const std::byte* codes, const std::byte* scales, std::
       }
     });
   };
+  if constexpr (!W::kStreams) {
+    // The outputs of many tokens exceed the L2 cache: their lines are asked for before the sums are ready.
+    unroll<kPanels * kTokens>([&](auto i) NARROW_INLINE_LAMBDA {
+      constexpr int kPanel = decltype(i)::value / kTokens, kToken = decltype(i)::value % kTokens;
+      if (kToken < tokens) __builtin_prefetch(out + kToken * out_stride + kPanel * V::kLanes, 1);
+    });
+  }
   unroll<kPanels * kTokens>([&](auto i) NARROW_INLINE_LAMBDA { y[i.value] = V::zero(); });
   if (!from_zero) {
     each_sum([](Floats& sum, const float* at, int n) NARROW_INLINE_LAMBDA { sum = V::load_first(at, n); });
