@@ -51,6 +51,8 @@ function(narrow_tests name)
   endif()
   add_executable(${name}_tests ${sources})
   target_link_libraries(${name}_tests PRIVATE narrow_flags narrow_testing GTest::gtest GTest::gtest_main)
+  # What is tested is optimised; the tests themselves are compiled once and run once.
+  target_compile_options(${name}_tests PRIVATE $<$<CONFIG:Release>:-O1>)
   if(TARGET narrow_${name})
     target_link_libraries(${name}_tests PRIVATE narrow_${name})
   endif()
