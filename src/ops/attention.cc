@@ -52,10 +52,6 @@ struct Plan {
   }
 };
 
-std::int64_t first_seen(std::int64_t position, std::int64_t window) {
-  return window > 0 ? std::max<std::int64_t>(0, position - window + 1) : 0;
-}
-
 void add_run(const AttentionRun& run, const AttentionSpec& spec, Plan& plan) {
   const std::int64_t group = spec.n_head / spec.n_head_kv;
   const std::int64_t block = std::clamp<std::int64_t>(kItemRows / group, 1, kPagePositions);

@@ -18,6 +18,11 @@ struct AttentionSpec {
   std::int64_t window = 0;  // position p sees p - window + 1 .. p; 0: all up to p
 };
 
+// The first position that a token at `position` sees.
+inline std::int64_t first_seen(std::int64_t position, std::int64_t window) {
+  return window > 0 && position >= window ? position - window + 1 : 0;
+}
+
 // One layer in a page of the cache: its key heads one after the other, each laid out as kernels/attention.h
 // says.
 struct CacheLayout {

@@ -10,26 +10,9 @@ namespace narrow::kernels::generic {
 namespace {
 
 constexpr auto packed_kernels() {
-  std::array<const PackedKernel*, kVecDotSlots> kernels{};
-  const auto set = [&kernels](Format f, const PackedKernel& kernel) {
-    kernels[static_cast<std::size_t>(f)] = &kernel;
-  };
-  set(Format::kQ4_0, packed_q4_0);
-  set(Format::kQ4_1, packed_q4_1);
-  set(Format::kQ5_0, packed_q5_0);
-  set(Format::kQ5_1, packed_q5_1);
-  set(Format::kQ8_0, packed_q8_0);
-  set(Format::kQ2_K, packed_q2_k);
-  set(Format::kQ3_K, packed_q3_k);
-  set(Format::kQ4_K, packed_q4_k);
-  set(Format::kQ5_K, packed_q5_k);
-  set(Format::kQ6_K, packed_q6_k);
-  set(Format::kIQ4_NL, packed_iq4_nl);
-  set(Format::kIQ4_XS, packed_iq4_xs);
-  set(Format::kMXFP4, packed_mxfp4);
-  set(Format::kTQ1_0, packed_tq1_0);
-  set(Format::kTQ2_0, packed_tq2_0);
-  return kernels;
+  std::array<const PackedKernel*, kVecDotSlots> packed{};
+  NARROW_PACKED_FORMATS(NARROW_SET_PACKED)
+  return packed;
 }
 
 }  // namespace

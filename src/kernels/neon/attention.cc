@@ -40,7 +40,6 @@ struct Vector {
   }
   static F round(F x) { return vrndnq_f32(x); }
   static float reduce_max(F x) { return vmaxvq_f32(x); }
-  static float reduce_add(F x) { return vaddvq_f32(x); }
   // Lanes outside [begin, end) become -infinity.
   static F keep(F x, std::int64_t begin, std::int64_t end) {
     static constexpr std::int32_t kLanes[4] = {0, 1, 2, 3};

@@ -1,12 +1,10 @@
 // Products of packed weights with the int8 matrix instructions; kernels/packed.h is their contract.
 #pragma once
 
-#include "kernels/packed.h"
+#include "kernels/packed/formats.h"
 
 namespace narrow::kernels::neon_i8mm {
 
-extern const PackedKernel packed_q4_0, packed_q4_1, packed_q5_0, packed_q5_1, packed_q8_0, packed_q2_k,
-    packed_q3_k, packed_q4_k, packed_q5_k, packed_q6_k, packed_iq4_nl, packed_iq4_xs, packed_mxfp4,
-    packed_tq1_0, packed_tq2_0;
+NARROW_PACKED_FORMATS(NARROW_DECLARE_PACKED)
 
 }  // namespace narrow::kernels::neon_i8mm

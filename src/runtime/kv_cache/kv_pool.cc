@@ -8,16 +8,12 @@ namespace narrow::runtime {
 namespace {
 
 using kernels::kPagePositions;
+using ops::first_seen;
 
 // Only what is written becomes resident, in steps of 2 MB at most.
 constexpr std::size_t kSlabBytes = std::size_t{32} << 20;
 
 std::int64_t pages_for(std::int64_t positions) { return (positions + kPagePositions - 1) / kPagePositions; }
-
-// The first position that a token at `position` sees.
-std::int64_t first_seen(std::int64_t position, std::int64_t window) {
-  return window > 0 ? std::max<std::int64_t>(0, position - window + 1) : 0;
-}
 
 }  // namespace
 
