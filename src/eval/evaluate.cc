@@ -77,7 +77,7 @@ std::string describe(const Protocol& p, std::int64_t n_tokens, std::size_t windo
 
 Result<Evaluation> evaluate(runtime::Session& model, std::int64_t n_vocab, runtime::Session* reference,
                             std::span<const std::int32_t> tokens, const Protocol& protocol,
-                            ProgressSink& progress) {
+                            ProgressSink& progress, const PositionObserver& observer) {
   NARROW_ASSIGN(const std::vector<Window> windows,
                 cut_windows(static_cast<std::int64_t>(tokens.size()), protocol));
   const std::int64_t block = std::clamp<std::int64_t>(kLogitBytes / 4 / n_vocab, 1, protocol.n_ctx);
@@ -90,6 +90,7 @@ Result<Evaluation> evaluate(runtime::Session& model, std::int64_t n_vocab, runti
   progress.begin("evaluate", windows.size(), "windows");
   double nll_sum = 0;
   for (std::size_t w = 0; w < windows.size(); ++w) {
+    if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
     const Window& window = windows[w];
     ids.assign(tokens.begin() + window.begin, tokens.begin() + window.begin + window.size);
     if (protocol.bos && protocol.stride == 0) ids[0] = *protocol.bos;
@@ -116,15 +117,24 @@ Result<Evaluation> evaluate(runtime::Session& model, std::int64_t n_vocab, runti
           NARROW_TRY(check_finite({reference_logits.data(), static_cast<std::size_t>(n) * vocab},
                                   window.begin + at, "reference"));
         }
-        parallel_for(n, [&](std::int64_t i, int) {
+        const auto rows_of = [&](std::int64_t i) {
           const std::size_t row = static_cast<std::size_t>(i) * vocab;
-          const std::span<const float> ref =
-              reference ? std::span<const float>(reference_logits.data() + row, vocab)
-                        : std::span<const float>();
+          ScoredPosition p{static_cast<std::int64_t>(w), window.begin + at + i + 1, {}, {}, {}};
+          p.logits = {logits.data() + row, vocab};
+          if (reference) p.reference = {reference_logits.data() + row, vocab};
+          return p;
+        };
+        parallel_for(n, [&](std::int64_t i, int) {
+          const ScoredPosition p = rows_of(i);
           result.scores[base + static_cast<std::size_t>(i)] =
-              score_token({logits.data() + row, vocab}, ref, ids[static_cast<std::size_t>(at + i + 1)]);
+              score_token(p.logits, p.reference, ids[static_cast<std::size_t>(at + i + 1)]);
         });
-        for (std::size_t i = base; i < result.scores.size(); ++i) nll_sum += result.scores[i].nll;
+        for (std::int64_t i = 0; i < n; ++i) {
+          ScoredPosition p = rows_of(i);
+          p.score = result.scores[base + static_cast<std::size_t>(i)];
+          nll_sum += p.score.nll;
+          if (observer) observer(p);
+        }
       }
       at += n;
     }

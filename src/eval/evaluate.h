@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -44,10 +45,19 @@ struct Evaluation {
   std::int64_t tokens_fed = 0;
 };
 
+// A scored position, while both models' logits are at hand.
+struct ScoredPosition {
+  std::int64_t window = 0, token = 0;  // the window's index; the index of the predicted token in the text
+  TokenScore score;
+  std::span<const float> logits, reference;  // [n_vocab]; reference is empty without one
+};
+using PositionObserver = std::function<void(const ScoredPosition&)>;
+
 // `reference` may be null. Both sessions are reset before each window and need n_ctx positions.
+// `observer`, where given, sees every scored position in order, from one thread.
 // kNumeric names the position of the first logit that is not finite.
 Result<Evaluation> evaluate(runtime::Session& model, std::int64_t n_vocab, runtime::Session* reference,
                             std::span<const std::int32_t> tokens, const Protocol& protocol,
-                            ProgressSink& progress);
+                            ProgressSink& progress, const PositionObserver& observer = {});
 
 }  // namespace narrow::eval

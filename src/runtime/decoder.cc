@@ -83,6 +83,7 @@ Result<std::unique_ptr<Decoder>> Decoder::create(std::shared_ptr<const LoadedMod
                                           n_sequences * pages * kernels::kPagePositions));
   std::unique_ptr<Decoder> d(
       new Decoder(std::move(model), std::move(pool), std::min(kChunk, n_sequences * n_ctx)));
+  d->after_layer_ = options.after_layer;
   const model::RopeConfig& rope = d->config_.rope;
   if (d->config_.position != model::Position::kRope) return d;
   NARROW_ASSIGN(std::vector<double> steps, rope_steps(rope, false, n_ctx));
@@ -311,7 +312,10 @@ Status Decoder::run(std::span<const Run> runs) {
     rope_.fill(positions_);
     if (has_local_rope_) rope_local_.fill(positions_);
   }
-  for (std::int64_t i = 0; i < config_.n_layer; ++i) NARROW_TRY(layer(i));
+  for (std::int64_t i = 0; i < config_.n_layer; ++i) {
+    NARROW_TRY(layer(i));
+    if (after_layer_) after_layer_(i, {x_.data(), static_cast<std::size_t>(m_ * config_.n_embd)});
+  }
   for (const Run& run : runs) run.sequence->advance(static_cast<std::int64_t>(run.tokens.size()));
   return {};
 }

@@ -64,6 +64,7 @@ class Decoder {
   std::unique_ptr<KvPool> pool_;
   RopeTable rope_, rope_local_;
   bool has_local_rope_ = false;
+  LayerTap after_layer_;
   // Of the current run: rows, their positions, and the rows of each sequence.
   std::int64_t m_ = 0;
   std::int64_t lookups_ = 0;  // embedding rows since pages were given back

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -42,12 +43,17 @@ class LoadedModel {
   virtual void release_embedding() const = 0;
 };
 
+// Sees the residual stream after a layer: x [rows, n_embd], rows as they were fed, valid during the call.
+// Long inputs come in several runs, each through all layers. Called from one thread.
+using LayerTap = std::function<void(std::int64_t layer, std::span<const float> x)>;
+
 struct SessionOptions {
   std::int64_t n_ctx = 0;  // most positions kept; 0: the model's n_ctx_train, at most 4096
   // Formats of cached keys and values: f32, f16, q8_0 or q4_0. Not set: f16, and f32 for a model none of
   // whose weights are quantized.
   std::optional<Format> cache_keys, cache_values;
   bool rotate_keys = false;  // cache keys after a Hadamard rotation (queries are turned alike)
+  LayerTap after_layer;      // may be empty
 };
 
 enum class LogitRows : std::uint8_t { kNone, kLast, kAll };
