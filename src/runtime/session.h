@@ -52,8 +52,8 @@ struct SessionOptions {
   // Formats of cached keys and values: f32, f16, q8_0 or q4_0. Not set: f16, and f32 for a model none of
   // whose weights are quantized.
   std::optional<Format> cache_keys, cache_values;
-  bool rotate_keys = false;  // cache keys after a Hadamard rotation (queries are turned alike)
-  LayerTap after_layer;      // may be empty
+  bool rotate_keys = false;   // cache keys after a Hadamard rotation (queries are turned alike)
+  LayerTap after_layer = {};  // may be empty
 };
 
 enum class LogitRows : std::uint8_t { kNone, kLast, kAll };
