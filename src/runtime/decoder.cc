@@ -84,6 +84,7 @@ Result<std::unique_ptr<Decoder>> Decoder::create(std::shared_ptr<const LoadedMod
   std::unique_ptr<Decoder> d(
       new Decoder(std::move(model), std::move(pool), std::min(kChunk, n_sequences * n_ctx)));
   d->after_layer_ = options.after_layer;
+  d->taps_ = options.taps;
   const model::RopeConfig& rope = d->config_.rope;
   if (d->config_.position != model::Position::kRope) return d;
   NARROW_ASSIGN(std::vector<double> steps, rope_steps(rope, false, n_ctx));
@@ -156,11 +157,22 @@ void Decoder::position_qk(std::int64_t layer, Matrix q, Matrix k) {
   }
 }
 
+ops::Forms Decoder::watched(ops::Forms forms) const {
+  forms.f32 = forms.f32 || taps_ != nullptr;
+  return forms;
+}
+
+Status Decoder::tap(std::int64_t layer, Tap tap, const ops::Activations& x, std::int64_t expert) {
+  if (taps_ == nullptr) return {};
+  return taps_->take(layer, tap, expert, x.f32());
+}
+
 Status Decoder::attention(std::int64_t layer, Matrix out) {
   const ModelConfig& c = config_;
   const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
   prepare_input(w.attn_norm, rows(x_, c.n_embd),
-                ops::Forms::of({&w.qkv.weight, &w.q.weight, &w.k.weight, &w.v.weight}));
+                watched(ops::Forms::of({&w.qkv.weight, &w.q.weight, &w.k.weight, &w.v.weight})));
+  NARROW_TRY(tap(layer, Tap::kAttention, input_));
   const std::int64_t n_q = query_width(c), n_kv = key_width(c);
   const Matrix qkv = rows(qkv_, n_q + 2 * n_kv);
   const Matrix q = qkv.columns(0, n_q), k = qkv.columns(n_q, n_kv), v = qkv.columns(n_q + n_kv, n_kv);
@@ -191,16 +203,19 @@ Status Decoder::attention(std::int64_t layer, Matrix out) {
   spec.window = c.layers[static_cast<std::size_t>(layer)].sliding ? c.sliding_window : 0;
   const Matrix heads = rows(heads_, n_q);
   NARROW_TRY(ops::attention(spec, layout, q, attention_runs_, heads));
-  inner_.assign(heads, ops::Forms::of({&w.attn_out.weight}));
+  inner_.assign(heads, watched(ops::Forms::of({&w.attn_out.weight})));
+  NARROW_TRY(tap(layer, Tap::kAttnOutput, inner_));
   NARROW_TRY(ops::matmul(inner_, w.attn_out.weight, out));
   add_bias(out, w.attn_out.bias);
   if (w.post_attn_norm.present()) normalise(w.post_attn_norm, out, out);
   return {};
 }
 
-Status Decoder::dense_feed_forward(const LayerWeights& w, Matrix out) {
+Status Decoder::dense_feed_forward(std::int64_t layer, Matrix out) {
   const ModelConfig& c = config_;
-  prepare_input(w.ffn_norm, rows(x_, c.n_embd), ops::Forms::of({&w.gate.weight, &w.up.weight}));
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
+  prepare_input(w.ffn_norm, rows(x_, c.n_embd), watched(ops::Forms::of({&w.gate.weight, &w.up.weight})));
+  NARROW_TRY(tap(layer, Tap::kFeedForward, input_));
   const Matrix inner = rows(ffn_, c.gated_ffn ? 2 * c.n_ff : c.n_ff);
   const Matrix first = inner.columns(0, c.n_ff);  // the gate, or all there is
   const Matrix second = c.gated_ffn ? inner.columns(c.n_ff, c.n_ff) : Matrix();
@@ -213,19 +228,22 @@ Status Decoder::dense_feed_forward(const LayerWeights& w, Matrix out) {
     NARROW_TRY(ops::matmul(input_, w.up.weight, inner));
     add_bias(inner, w.up.bias);
   }
-  inner_.assign_activated(activation(c.activation), first, second, ops::Forms::of({&w.down.weight}));
+  inner_.assign_activated(activation(c.activation), first, second, watched(ops::Forms::of({&w.down.weight})));
+  NARROW_TRY(tap(layer, Tap::kFfnDown, inner_));
   NARROW_TRY(ops::matmul(inner_, w.down.weight, out));
   add_bias(out, w.down.bias);
   return {};
 }
 
 // Each expert takes the rows that chose it; a row's results are added in the order of the experts.
-Status Decoder::expert_feed_forward(const LayerWeights& w, Matrix out) {
+Status Decoder::expert_feed_forward(std::int64_t layer, Matrix out) {
   const ModelConfig& c = config_;
+  const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
   const Matrix scores = rows(router_, c.n_expert);
   ops::Forms forms = ops::Forms::of({&w.router});
   forms.f32 = true;  // the experts' rows are gathered from it
   prepare_input(w.ffn_norm, rows(x_, c.n_embd), forms);
+  NARROW_TRY(tap(layer, Tap::kFeedForward, input_));
   NARROW_TRY(ops::matmul(input_, w.router, scores));
   const ConstMatrix x = input_.f32();
   const std::vector<ops::Choice> choices =
@@ -252,9 +270,11 @@ Status Decoder::expert_feed_forward(const LayerWeights& w, Matrix out) {
     const Matrix inner(ffn_.data(), count, 2 * c.n_ff_expert);
     const Matrix gate = inner.columns(0, c.n_ff_expert), up = inner.columns(c.n_ff_expert, c.n_ff_expert);
     const ops::Product products[] = {{w_gate, gate}, {w_up, up}};
-    inner_.assign(in, ops::Forms::of({&w_gate, &w_up}));
+    inner_.assign(in, watched(ops::Forms::of({&w_gate, &w_up})));
+    NARROW_TRY(tap(layer, Tap::kExpert, inner_, e));
     NARROW_TRY(ops::matmul(inner_, products));
-    inner_.assign_activated(activation(c.activation), gate, up, ops::Forms::of({&w_down}));
+    inner_.assign_activated(activation(c.activation), gate, up, watched(ops::Forms::of({&w_down})));
+    NARROW_TRY(tap(layer, Tap::kExpertDown, inner_, e));
     NARROW_TRY(ops::matmul(inner_, w_down, result));
     for (std::size_t i = 0; i < mine.size(); ++i) {
       kernels::kernels().axpy_f32(choices[mine[i]].weight, result.row(static_cast<std::int64_t>(i)),
@@ -267,7 +287,7 @@ Status Decoder::expert_feed_forward(const LayerWeights& w, Matrix out) {
 Status Decoder::feed_forward(std::int64_t layer, Matrix out) {
   const LayerWeights& w = weights_.layers[static_cast<std::size_t>(layer)];
   const bool moe = config_.layers[static_cast<std::size_t>(layer)].moe;
-  NARROW_TRY(moe ? expert_feed_forward(w, out) : dense_feed_forward(w, out));
+  NARROW_TRY(moe ? expert_feed_forward(layer, out) : dense_feed_forward(layer, out));
   if (w.post_ffn_norm.present()) normalise(w.post_ffn_norm, out, out);
   return {};
 }
@@ -290,24 +310,20 @@ Status Decoder::layer(std::int64_t index) {
 }
 
 // Makes room in the caches and lays the rows out.
-Status Decoder::start(std::span<const Run> runs) {
+Status Decoder::start(std::span<const Rows> runs) {
   ranges_.clear();
   positions_.clear();
-  for (const Run& run : runs) {
-    const auto rows = static_cast<std::int64_t>(run.tokens.size());
-    NARROW_TRY(run.sequence->reserve(rows));
-    ranges_.push_back({run.sequence, static_cast<std::int64_t>(positions_.size()), rows});
-    for (std::int64_t r = 0; r < rows; ++r) positions_.push_back(run.sequence->length() + r);
+  for (const Rows& run : runs) {
+    NARROW_TRY(run.sequence->reserve(run.rows));
+    ranges_.push_back({run.sequence, static_cast<std::int64_t>(positions_.size()), run.rows});
+    for (std::int64_t r = 0; r < run.rows; ++r) positions_.push_back(run.sequence->length() + r);
   }
   m_ = static_cast<std::int64_t>(positions_.size());
   return {};
 }
 
-Status Decoder::run(std::span<const Run> runs) {
-  NARROW_TRY(start(runs));
-  std::vector<std::int32_t> tokens;
-  for (const Run& run : runs) tokens.insert(tokens.end(), run.tokens.begin(), run.tokens.end());
-  NARROW_TRY(embed(tokens));
+// The rows that start() laid out, from x_ to x_.
+Status Decoder::layers() {
   if (config_.position == model::Position::kRope) {
     rope_.fill(positions_);
     if (has_local_rope_) rope_local_.fill(positions_);
@@ -316,7 +332,44 @@ Status Decoder::run(std::span<const Run> runs) {
     NARROW_TRY(layer(i));
     if (after_layer_) after_layer_(i, {x_.data(), static_cast<std::size_t>(m_ * config_.n_embd)});
   }
-  for (const Run& run : runs) run.sequence->advance(static_cast<std::int64_t>(run.tokens.size()));
+  for (const RowRange& r : ranges_) r.sequence->advance(r.rows);
+  return {};
+}
+
+Status Decoder::run(std::span<const Run> runs) {
+  std::vector<Rows> counts;
+  std::vector<std::int32_t> tokens;
+  for (const Run& run : runs) {
+    counts.push_back({run.sequence, static_cast<std::int64_t>(run.tokens.size())});
+    tokens.insert(tokens.end(), run.tokens.begin(), run.tokens.end());
+  }
+  NARROW_TRY(start(counts));
+  NARROW_TRY(embed(tokens));
+  return layers();
+}
+
+Status Decoder::run_rows(std::span<const Rows> runs, ops::Matrix x) {
+  NARROW_TRY(start(runs));
+  const Matrix inside = rows(x_, config_.n_embd);
+  for (std::int64_t r = 0; r < m_; ++r) std::copy(x.row(r), x.row(r) + x.cols, inside.row(r));
+  NARROW_TRY(layers());
+  for (std::int64_t r = 0; r < m_; ++r) std::copy(inside.row(r), inside.row(r) + x.cols, x.row(r));
+  return {};
+}
+
+Status Decoder::embed_rows(std::span<const Run> runs, ops::Matrix x) {
+  std::vector<std::int32_t> tokens;
+  positions_.clear();
+  for (const Run& run : runs) {
+    for (std::size_t r = 0; r < run.tokens.size(); ++r) {
+      positions_.push_back(run.sequence->length() + static_cast<std::int64_t>(r));
+    }
+    tokens.insert(tokens.end(), run.tokens.begin(), run.tokens.end());
+  }
+  m_ = static_cast<std::int64_t>(positions_.size());
+  NARROW_TRY(embed(tokens));
+  const Matrix inside = rows(x_, config_.n_embd);
+  for (std::int64_t r = 0; r < m_; ++r) std::copy(inside.row(r), inside.row(r) + x.cols, x.row(r));
   return {};
 }
 
@@ -330,7 +383,8 @@ Status Decoder::logits(std::span<const std::int64_t> rows, float* out) {
     }
     x = ConstMatrix(branch_.data(), count, n_embd);
   }
-  prepare_input(weights_.final_norm, x, ops::Forms::of({&weights_.head}));
+  prepare_input(weights_.final_norm, x, watched(ops::Forms::of({&weights_.head})));
+  NARROW_TRY(tap(config_.n_layer, Tap::kHead, input_));
   const Matrix scores(out, count, config_.n_vocab);
   NARROW_TRY(ops::matmul(input_, weights_.head, scores));
   ops::scale_and_cap(scores, config_.logit_scale, config_.final_softcap);

@@ -11,6 +11,7 @@
 #include "runtime/kv_cache/kv_pool.h"
 #include "runtime/rope_table.h"
 #include "runtime/session.h"
+#include "runtime/taps.h"
 #include "runtime/weights.h"
 
 namespace narrow::runtime {
@@ -33,6 +34,17 @@ class Decoder {
   // Appends the runs' tokens, kChunk in all at most, to their sequences, each of which appears once. On an
   // error the sequences keep their lengths.
   Status run(std::span<const Run> runs);
+  // As run(), from a residual stream instead of from tokens: x [m, n_embd] goes in and comes out after the
+  // layers. `rows` of each sequence, in order; x.rows in all, kChunk at most.
+  struct Rows {
+    KvSequence* sequence = nullptr;
+    std::int64_t rows = 0;
+  };
+  Status run_rows(std::span<const Rows> runs, ops::Matrix x);
+  // x [m, n_embd] = the embedded tokens of the runs, whose sequences are left alone.
+  Status embed_rows(std::span<const Run> runs, ops::Matrix x);
+  // Null for none; must outlive the runs.
+  void set_taps(TapSink* taps) { taps_ = taps; }
   // Logits of rows of the last run, counted over all its tokens and ascending: [rows.size(), n_vocab].
   Status logits(std::span<const std::int64_t> rows, float* out);
 
@@ -49,13 +61,17 @@ class Decoder {
     KvSequence* sequence = nullptr;
     std::int64_t begin = 0, rows = 0;
   };
-  Status start(std::span<const Run> runs);
+  Status start(std::span<const Rows> runs);
+  Status layers();
+  Status tap(std::int64_t layer, Tap tap, const ops::Activations& x, std::int64_t expert = -1);
+  // fp32 too where somebody watches.
+  ops::Forms watched(ops::Forms forms) const;
   Status embed(std::span<const std::int32_t> tokens);
   Status attention(std::int64_t layer, ops::Matrix out);
   void position_qk(std::int64_t layer, ops::Matrix q, ops::Matrix k);
   Status feed_forward(std::int64_t layer, ops::Matrix out);
-  Status dense_feed_forward(const LayerWeights& w, ops::Matrix out);
-  Status expert_feed_forward(const LayerWeights& w, ops::Matrix out);
+  Status dense_feed_forward(std::int64_t layer, ops::Matrix out);
+  Status expert_feed_forward(std::int64_t layer, ops::Matrix out);
   Status layer(std::int64_t index);
 
   std::shared_ptr<const LoadedModel> model_;
@@ -65,6 +81,7 @@ class Decoder {
   RopeTable rope_, rope_local_;
   bool has_local_rope_ = false;
   LayerTap after_layer_;
+  TapSink* taps_ = nullptr;
   // Of the current run: rows, their positions, and the rows of each sequence.
   std::int64_t m_ = 0;
   std::int64_t lookups_ = 0;  // embedding rows since pages were given back

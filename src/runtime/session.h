@@ -14,6 +14,7 @@
 namespace narrow::runtime {
 
 struct ModelWeights;  // runtime/weights.h
+class TapSink;        // runtime/taps.h
 
 // What the linear layers compute with.
 enum class Compute : std::uint8_t {
@@ -22,10 +23,21 @@ enum class Compute : std::uint8_t {
   // scale of its own, or with a scale and a zero point.
   kW8A8,
   kW8A8Asymmetric,
+  kFloat,  // fp32 products of the decoded weights: the reference, and what calibration runs
+};
+
+// Which tensors are bound. A model without all of them serves a Decoder only, which must not be asked for
+// what it lacks.
+enum class Part : std::uint8_t {
+  kWhole,
+  kEnds,   // embeddings, final norm and head: a graph of no layers
+  kLayer,  // one layer alone: a graph of one
 };
 
 struct LoadOptions {
   Compute compute = Compute::kStored;
+  Part part = Part::kWhole;
+  std::int64_t layer = 0;  // kLayer: which
 };
 
 // Weights bound to the layer graph. Shared by any number of sessions; read-only.
@@ -54,6 +66,7 @@ struct SessionOptions {
   std::optional<Format> cache_keys, cache_values;
   bool rotate_keys = false;   // cache keys after a Hadamard rotation (queries are turned alike)
   LayerTap after_layer = {};  // may be empty
+  TapSink* taps = nullptr;    // sees the inputs of all products; must outlive the session
 };
 
 enum class LogitRows : std::uint8_t { kNone, kLast, kAll };

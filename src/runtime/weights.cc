@@ -26,6 +26,19 @@ class Binder {
 
   Result<ModelWeights> bind() {
     NARROW_TRY(check_config());
+    if (options_.part != Part::kLayer) NARROW_TRY(ends());
+    if (options_.part == Part::kWhole) {
+      for (std::int64_t i = 0; i < config_.n_layer; ++i) NARROW_TRY(layer(i));
+      NARROW_TRY(check_all_used());
+    } else if (options_.part == Part::kLayer) {
+      NARROW_TRY(layer(options_.layer));
+    }
+    if (options_.compute != Compute::kFloat) pack();
+    return std::move(out_);
+  }
+
+ private:
+  Status ends() {
     NARROW_TRY(matrix("token_embd.weight", {config_.n_vocab, config_.n_embd}, out_.embedding));
     if (config_.position == model::Position::kLearned) {
       NARROW_TRY(matrix("position_embd.weight", {config_.n_ctx_train, config_.n_embd}, out_.positions));
@@ -36,17 +49,16 @@ class Binder {
     } else {
       NARROW_TRY(weight("output.weight", {config_.n_vocab, config_.n_embd}, out_.head));
     }
-    out_.layers.resize(static_cast<std::size_t>(config_.n_layer));
-    for (std::size_t i = 0; i < out_.layers.size(); ++i) {
-      NARROW_TRY(attention(fmt::format("blk.{}.", i), out_.layers[i]));
-      NARROW_TRY(feed_forward(fmt::format("blk.{}.", i), config_.layers[i].moe, out_.layers[i]));
-    }
-    NARROW_TRY(check_all_used());
-    pack();
-    return std::move(out_);
+    return {};
   }
 
- private:
+  Status layer(std::int64_t i) {
+    const std::string prefix = fmt::format("blk.{}.", i);
+    LayerWeights& w = out_.layers.emplace_back();
+    NARROW_TRY(attention(prefix, w));
+    return feed_forward(prefix, config_.layers[static_cast<std::size_t>(i)].moe, w);
+  }
+
   std::string file() const { return source_.path().string(); }
   bool has(const std::string& name) const { return source_.find(name).has_value(); }
 
@@ -244,11 +256,22 @@ class Binder {
   ModelWeights out_;
 };
 
+// What the graph of a part looks like.
+ModelConfig part_config(const ModelConfig& whole, const LoadOptions& options) {
+  ModelConfig c = whole;
+  if (options.part == Part::kEnds) c.layers.clear();
+  if (options.part == Part::kLayer) c.layers = {whole.layers[static_cast<std::size_t>(options.layer)]};
+  c.n_layer = static_cast<std::int64_t>(c.layers.size());
+  return c;
+}
+
 class BoundModel final : public LoadedModel {
  public:
-  BoundModel(std::shared_ptr<const ModelSource> source, ModelWeights weights)
-      : source_(std::move(source)), weights_(std::move(weights)) {}
-  const ModelConfig& config() const override { return source_->config(); }
+  BoundModel(std::shared_ptr<const ModelSource> source, ModelWeights weights, const LoadOptions& options)
+      : source_(std::move(source)),
+        config_(part_config(source_->config(), options)),
+        weights_(std::move(weights)) {}
+  const ModelConfig& config() const override { return config_; }
   std::uint64_t weight_bytes() const override { return weights_.bytes; }
   const ModelWeights& weights() const override { return weights_; }
   void release_embedding() const override {
@@ -257,6 +280,7 @@ class BoundModel final : public LoadedModel {
 
  private:
   std::shared_ptr<const ModelSource> source_;  // keeps the mapped files alive
+  ModelConfig config_;
   ModelWeights weights_;
 };
 
@@ -269,9 +293,13 @@ Result<ModelWeights> bind_weights(const ModelSource& source, const LoadOptions& 
 Result<std::shared_ptr<const LoadedModel>> LoadedModel::load(std::shared_ptr<const ModelSource> source,
                                                              const LoadOptions& options) {
   if (!kernels::selected_kernels().ok()) return kernels::selected_kernels().error();
+  if (options.part == Part::kLayer && (options.layer < 0 || options.layer >= source->config().n_layer)) {
+    return make_error(ErrorCode::kInvalidArgument, "{}: layer {} of {}", source->path().string(),
+                      options.layer, source->config().n_layer);
+  }
   NARROW_ASSIGN(ModelWeights weights, bind_weights(*source, options));
   return std::shared_ptr<const LoadedModel>(
-      std::make_shared<BoundModel>(std::move(source), std::move(weights)));
+      std::make_shared<BoundModel>(std::move(source), std::move(weights), options));
 }
 
 }  // namespace narrow::runtime
