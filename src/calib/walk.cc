@@ -1,0 +1,110 @@
+#include "calib/walk.h"
+
+#include <algorithm>
+
+#include "runtime/decoder.h"
+
+namespace narrow::calib {
+namespace {
+
+using runtime::Decoder;
+
+// Consecutive windows that one run takes.
+struct Piece {
+  std::size_t first = 0, count = 0;
+  std::int64_t begin = 0, tokens = 0;
+};
+
+std::vector<Piece> pieces_of(const TokenWindows& windows) {
+  std::vector<Piece> out;
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < windows.lengths.size(); ++i) {
+    if (out.empty() || out.back().tokens + windows.lengths[i] > runtime::kChunk) {
+      out.push_back({i, 0, at, 0});
+    }
+    ++out.back().count;
+    out.back().tokens += windows.lengths[i];
+    at += windows.lengths[i];
+  }
+  return out;
+}
+
+struct Graph {
+  std::unique_ptr<Decoder> decoder;
+  std::vector<runtime::KvSequence> sequences;
+};
+
+Result<Graph> open_part(const std::shared_ptr<const model::ModelSource>& source, runtime::Part part,
+                        std::int64_t layer, const std::vector<Piece>& pieces) {
+  runtime::LoadOptions load;
+  load.compute = runtime::Compute::kFloat;
+  load.part = part;
+  load.layer = layer;
+  NARROW_ASSIGN(auto model, runtime::LoadedModel::load(source, load));
+  std::size_t most = 1;
+  for (const Piece& p : pieces) most = std::max(most, p.count);
+  runtime::SessionOptions options;
+  options.cache_keys = options.cache_values = Format::kF32;
+  Graph g;
+  NARROW_ASSIGN(g.decoder,
+                Decoder::create(std::move(model), static_cast<int>(most), runtime::kChunk, options));
+  for (std::size_t i = 0; i < most; ++i) g.sequences.emplace_back(g.decoder->pool());
+  return g;
+}
+
+}  // namespace
+
+Stream Stream::copy() const {
+  Stream s(rows_, width_);
+  std::copy_n(x_.data(), x_.size(), s.x_.data());
+  return s;
+}
+
+Result<Stream> embed(const std::shared_ptr<const model::ModelSource>& source, const TokenWindows& windows) {
+  const std::vector<Piece> pieces = pieces_of(windows);
+  NARROW_ASSIGN(Graph g, open_part(source, runtime::Part::kEnds, 0, pieces));
+  Stream out(windows.size(), source->config().n_embd);
+  for (const Piece& p : pieces) {
+    std::vector<runtime::Run> runs;
+    std::int64_t at = p.begin;
+    for (std::size_t i = 0; i < p.count; ++i) {
+      const std::int64_t n = windows.lengths[p.first + i];
+      runs.push_back(
+          {&g.sequences[i],
+           std::span(windows.tokens).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n))});
+      at += n;
+    }
+    NARROW_TRY(g.decoder->embed_rows(runs, out.rows(p.begin, p.tokens)));
+  }
+  return out;
+}
+
+Status run_layer(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
+                 const TokenWindows& windows, Stream& in, Stream* out, runtime::TapSink* taps,
+                 ProgressSink& progress) {
+  const std::vector<Piece> pieces = pieces_of(windows);
+  NARROW_ASSIGN(Graph g, open_part(source, runtime::Part::kLayer, layer, pieces));
+  g.decoder->set_taps(taps);
+  AlignedBuffer<float> scratch;
+  for (const Piece& p : pieces) {
+    if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
+    std::vector<Decoder::Rows> runs;
+    for (std::size_t i = 0; i < p.count; ++i) {
+      NARROW_TRY(g.sequences[i].truncate(0));
+      runs.push_back({&g.sequences[i], windows.lengths[p.first + i]});
+    }
+    const ops::Matrix from = in.rows(p.begin, p.tokens);
+    ops::Matrix x;
+    if (out != nullptr) {
+      x = out->rows(p.begin, p.tokens);
+    } else {  // only the taps are of interest
+      scratch.reserve_at_least(static_cast<std::size_t>(p.tokens * in.width()));
+      x = ops::Matrix(scratch.data(), p.tokens, in.width());
+    }
+    if (x.data != from.data) std::copy_n(from.data, from.rows * from.cols, x.data);
+    NARROW_TRY(g.decoder->run_rows(runs, x));
+  }
+  return {};
+}
+
+}  // namespace narrow::calib
