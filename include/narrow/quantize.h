@@ -17,11 +17,36 @@ struct TensorRule {
   std::string type;
 };
 
+// Texts that a model is run on, or statistics of earlier runs.
+struct CalibrationOptions {
+  std::vector<std::filesystem::path> texts;  // UTF-8 text, or .jsonl with chats for the model's own template
+  std::filesystem::path stats;               // what `narrow calibrate` or llama-imatrix wrote
+  std::int64_t n_ctx = 512;                  // tokens of a window
+  std::int64_t max_tokens = 32768;           // of all texts together, spread over them; 0: all
+  bool empty() const { return texts.empty() && stats.empty(); }
+};
+
 struct QuantizeOptions {
   std::filesystem::path source;  // GGUF file or Hugging Face folder
   std::filesystem::path output;  // GGUF file
   std::string type;              // a type or a mix: "q8_0", "q4_k_m"; any case
+  // One algorithm, or several joined by '+': transforms of the model ("rotate", "awq", "smoothquant"), at
+  // most one encoder ("rtn", "gptq", "hqq", "autoround"), corrections at the end ("norms"). "auto": what
+  // measured best, per tensor.
   std::string method = "rtn";
+  CalibrationOptions calibration;
+  double damping = 0;      // of gptq, as a share of each diagonal entry; 0: chosen by held-out error
+  bool sequential = true;  // calibrate each layer on the outputs of the quantized ones before it
+  std::uint64_t seed = 0;
+  // One of these four instead of `type`: types are chosen tensor by tensor.
+  std::uint64_t target_bytes = 0;  // of the whole file
+  double target_bpw = 0, target_kl = 0;
+  std::int64_t fit_context = 0;  // fit this machine's free memory together with a cache of this many tokens
+  std::filesystem::path plan;    // a plan to run, as JSON
+  std::filesystem::path save_plan;  // where to write the one made
+  bool resume = false;  // go on with the unfinished output of an earlier run with the same options
+  // Redo only tensors whose names match, in the existing `output`.
+  std::string only;
   bool pure = false;  // every quantizable tensor in the type itself, no mix
   std::vector<TensorRule>
       rules;                   // first match wins; a rule that matches nothing or is not applied is an error

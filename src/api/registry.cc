@@ -35,7 +35,6 @@ std::vector<TypeRow> list_types() {
 std::vector<MixRow> list_mixes() {
   std::vector<MixRow> rows;
   for (const pipeline::Mix& m : pipeline::all_mixes()) {
-    if (!m.encodable()) continue;
     rows.push_back({std::string(m.name), std::string(format_info(m.base).name), pipeline::typical_bpw(m),
                     std::string(m.description)});
   }
@@ -45,7 +44,7 @@ std::vector<MixRow> list_mixes() {
 std::vector<MethodRow> list_methods() {
   std::vector<MethodRow> rows;
   for (const quant::Method& m : quant::all_methods()) {
-    rows.push_back({std::string(m.name), std::string(m.description), m.needs_calibration});
+    rows.push_back({std::string(m.name), std::string(m.description), m.needs != quant::Needs::kNothing});
   }
   return rows;
 }

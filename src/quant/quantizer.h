@@ -12,14 +12,23 @@
 
 namespace narrow::quant {
 
-// What calibration knows about the inputs of a layer. Every member may be absent.
+// What calibration knows about the inputs of a layer. Every member may be absent; each has one value per
+// input feature, over tokens.
 struct LayerStats {
-  std::span<const float> mean_square;  // [k] E[x^2] per input feature
+  std::span<const float> mean_square;  // [k] E[x^2]
+  std::span<const float> mean;         // [k] E[x]
+  std::span<const float> abs_max;      // [k]
+  std::span<const float> hessian;      // [k, k] E[x x^T]
+  std::span<const float> held_out;     // [k, k] the same over other tokens, to judge by
 };
 
 struct QuantizeSpec {
   Format format = Format::kQ8_0;
   bool search = true;  // search for scales; false: textbook absmax / min-max
+  // Of the Hessian's diagonal entries, each increased by this share of itself; 0: the method chooses, by the
+  // error on `held_out` where there is one.
+  float damping = 0;
+  std::uint64_t seed = 0;  // of methods that draw numbers
 };
 
 // What a quantized matrix lost, in weight space.
@@ -32,11 +41,14 @@ struct WeightError {
   void add_values(const float* exact, const float* stored, std::int64_t n);
 };
 
+// What a method cannot do without.
+enum class Needs : std::uint8_t { kNothing, kHessian };
+
 // One algorithm. Algorithms are looked up by name; registry.cc has one row for each.
 struct Method {
   std::string_view name;         // "rtn"
   std::string_view description;  // one line for `narrow list`
-  bool needs_calibration;
+  Needs needs;
   // w [n, k] -> out, n rows of row_bytes(spec.format, k). Threaded over rows; the same bytes for any thread
   // count. kNumeric names the first row and column with a NaN or infinity. `error` may be null.
   Status (*quantize)(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats,

@@ -6,7 +6,7 @@ namespace narrow::quant {
 namespace {
 
 constexpr Method kMethods[] = {
-    {"rtn", "round to nearest with a search for each block's scales", false, quantize_rtn},
+    {"rtn", "round to nearest with a search for each block's scales", Needs::kNothing, quantize_rtn},
 };
 
 }  // namespace

@@ -180,7 +180,7 @@ TEST(Rtn, AllZeroMatrixHasNoError) {
 TEST(Registry, MethodsAreFoundByName) {
   ASSERT_NE(find_method("rtn"), nullptr);
   EXPECT_EQ(find_method("rtn")->quantize, &quantize_rtn);
-  EXPECT_FALSE(find_method("rtn")->needs_calibration);
+  EXPECT_EQ(find_method("rtn")->needs, Needs::kNothing);
   EXPECT_EQ(find_method("RTN "), nullptr);
   EXPECT_EQ(find_method(""), nullptr);
   for (const Method& m : all_methods()) {
