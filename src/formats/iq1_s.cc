@@ -1,8 +1,21 @@
 #include "formats/iq1_s.h"
 
+#include "formats/iq_fit.h"
 #include "formats/iq_grids.h"
 
 namespace narrow::formats {
+namespace {
+
+struct Codec {
+  static constexpr int kBlock = 32, kSteps = 8;
+  static constexpr float kUnit = 1, kBottom = 0.875f, kTop = 1.125f, kTypical = 0.85f;
+  static constexpr bool kSigned = true;
+  static IqSums find(const IqTarget& target, float scale, IqGroup* codes) {
+    return find_iq1_block<4>(kBlock, target, scale, codes);
+  }
+};
+
+}  // namespace
 
 void decode_iq1_s(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
@@ -17,6 +30,30 @@ void decode_iq1_s(const std::byte* src, float* dst, std::int64_t k) {
         for (int j = 0; j < 8; ++j) dst[32 * s + 8 * g + j] = scale * (static_cast<float>(grid[j]) + delta);
       }
     }
+  }
+}
+
+void encode_iq1_s(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
+    const std::int64_t at = i * kSuperBlock;
+    const IqSuperBlock<Codec> fit(src + at, options.importance ? options.importance + at : nullptr,
+                                  options.search);
+    BlockIQ1_S b{};
+    if (!fit.zero) {
+      b.d = fit.d;
+      for (int s = 0; s < kSuperBlock / 32; ++s) {
+        std::uint32_t qh = static_cast<std::uint32_t>(fit.step[s]) << 12;
+        if (fit.code[4 * s].signs != 0) qh |= 0x8000u;
+        for (int g = 0; g < 4; ++g) {
+          const IqGroup& c = fit.code[4 * s + g];
+          const std::uint32_t index = iq1_codebook().index(c.place[c.signs]);
+          b.qs[4 * s + g] = static_cast<std::uint8_t>(index & 0xff);
+          qh |= (index >> 8) << (3 * g);
+        }
+        b.qh[s] = static_cast<std::uint16_t>(qh);
+      }
+    }
+    store_block(dst, i, b);
   }
 }
 

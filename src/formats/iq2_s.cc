@@ -1,8 +1,21 @@
 #include "formats/iq2_s.h"
 
+#include "formats/iq_fit.h"
 #include "formats/iq_grids.h"
 
 namespace narrow::formats {
+namespace {
+
+struct Codec {
+  static constexpr int kBlock = 16, kSteps = 16;
+  static constexpr float kUnit = 0.125f, kBottom = 8, kTop = 43, kTypical = 20;
+  static constexpr bool kSigned = false;
+  static IqSums find(const IqTarget& target, float scale, IqGroup* codes) {
+    return find_signed_block<false>(iq2_s_codebook(), kBlock, target, scale, codes);
+  }
+};
+
+}  // namespace
 
 void decode_iq2_s(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
@@ -15,6 +28,29 @@ void decode_iq2_s(const std::byte* src, float* dst, std::int64_t k) {
       const std::uint32_t high = (b.qh[g / 4] >> (2 * (g % 4))) & 3u;
       iq_expand(scale, kIQ2SGrid[b.qs[g] | (high << 8)], signs[g], dst + 8 * g);
     }
+  }
+}
+
+void encode_iq2_s(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
+    const std::int64_t at = i * kSuperBlock;
+    const IqSuperBlock<Codec> fit(src + at, options.importance ? options.importance + at : nullptr,
+                                  options.search);
+    BlockIQ2_S b{};
+    if (!fit.zero) {
+      b.d = fit.d;
+      for (int g = 0; g < kSuperBlock / 8; ++g) {
+        const IqGroup& c = fit.code[g];
+        const std::uint16_t index = iq2_s_codebook().index(c.place[0]);
+        b.qs[g] = static_cast<std::uint8_t>(index & 0xff);
+        b.qs[kSuperBlock / 8 + g] = c.signs;
+        b.qh[g / 4] = static_cast<std::uint8_t>(b.qh[g / 4] | ((index >> 8) << (2 * (g % 4))));
+      }
+      for (int s = 0; s < kSuperBlock / 16; ++s) {
+        b.scales[s / 2] = static_cast<std::uint8_t>(b.scales[s / 2] | (fit.step[s] << (4 * (s % 2))));
+      }
+    }
+    store_block(dst, i, b);
   }
 }
 

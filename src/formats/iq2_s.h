@@ -1,4 +1,4 @@
-// iq2_s: super-block of 256, groups of 8 from a 1024-entry grid, 2.5625 bpw. Decode only.
+// iq2_s: super-block of 256, groups of 8 from a 1024-entry grid, 2.5625 bpw.
 // Byte 0: d. Byte 2: qs, 32 low index bytes then 32 sign bytes, one of each per group of 8. Byte 66: qh, two
 // upper index bits per group. Byte 74: scales, one nibble per 16 weights. Source: ggml's public block layout
 // (ggml-common.h).
@@ -22,5 +22,6 @@ struct BlockIQ2_S {
 static_assert(sizeof(BlockIQ2_S) == 82);
 
 void decode_iq2_s(const std::byte* src, float* dst, std::int64_t k);
+void encode_iq2_s(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
 
 }  // namespace narrow::formats

@@ -1,8 +1,21 @@
 #include "formats/iq2_xs.h"
 
+#include "formats/iq_fit.h"
 #include "formats/iq_grids.h"
 
 namespace narrow::formats {
+namespace {
+
+struct Codec {
+  static constexpr int kBlock = 16, kSteps = 16;
+  static constexpr float kUnit = 0.125f, kBottom = 8, kTop = 43, kTypical = 20;
+  static constexpr bool kSigned = false;
+  static IqSums find(const IqTarget& target, float scale, IqGroup* codes) {
+    return find_signed_block<true>(iq2_xs_codebook(), kBlock, target, scale, codes);
+  }
+};
+
+}  // namespace
 
 void decode_iq2_xs(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
@@ -13,6 +26,26 @@ void decode_iq2_xs(const std::byte* src, float* dst, std::int64_t k) {
       const float scale = d * (0.5f + static_cast<float>(nibble)) * 0.25f;
       iq_expand(scale, kIQ2XSGrid[b.qs[g] & 0x1ffu], iq_signs(b.qs[g] >> 9), dst + 8 * g);
     }
+  }
+}
+
+void encode_iq2_xs(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options) {
+  for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
+    const std::int64_t at = i * kSuperBlock;
+    const IqSuperBlock<Codec> fit(src + at, options.importance ? options.importance + at : nullptr,
+                                  options.search);
+    BlockIQ2_XS b{};
+    if (!fit.zero) {
+      b.d = fit.d;
+      for (int g = 0; g < kSuperBlock / 8; ++g) {
+        const IqGroup& c = fit.code[g];
+        b.qs[g] = static_cast<std::uint16_t>(iq2_xs_codebook().index(c.place[0]) | ((c.signs & 0x7f) << 9));
+      }
+      for (int s = 0; s < kSuperBlock / 16; ++s) {
+        b.scales[s / 2] = static_cast<std::uint8_t>(b.scales[s / 2] | (fit.step[s] << (4 * (s % 2))));
+      }
+    }
+    store_block(dst, i, b);
   }
 }
 

@@ -1,4 +1,4 @@
-// iq2_xxs: super-block of 256, groups of 8 from a 256-entry grid, 2.0625 bpw. Decode only.
+// iq2_xxs: super-block of 256, groups of 8 from a 256-entry grid, 2.0625 bpw.
 // Byte 0: d. Byte 2: qs, per block of 32 four u16 = two little-endian u32: four 8-bit grid indices; then four
 // 7-bit sign patterns and a 4-bit scale on top. Source: ggml's public block layout (ggml-common.h).
 #pragma once
@@ -19,5 +19,6 @@ struct BlockIQ2_XXS {
 static_assert(sizeof(BlockIQ2_XXS) == 66);
 
 void decode_iq2_xxs(const std::byte* src, float* dst, std::int64_t k);
+void encode_iq2_xxs(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
 
 }  // namespace narrow::formats

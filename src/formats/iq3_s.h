@@ -1,4 +1,4 @@
-// iq3_s: super-block of 256, groups of 4 from a 512-entry grid, 3.4375 bpw. Decode only.
+// iq3_s: super-block of 256, groups of 4 from a 512-entry grid, 3.4375 bpw.
 // Byte 0: d. Byte 2: qs, low byte of the grid index per group of 4. Byte 66: qh, its ninth bit. Byte 74:
 // signs, one bit per weight. Byte 106: scales, one nibble per 32 weights. Source: ggml's public block layout
 // (ggml-common.h).
@@ -23,5 +23,6 @@ struct BlockIQ3_S {
 static_assert(sizeof(BlockIQ3_S) == 110);
 
 void decode_iq3_s(const std::byte* src, float* dst, std::int64_t k);
+void encode_iq3_s(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
 
 }  // namespace narrow::formats

@@ -1,4 +1,4 @@
-// iq3_xxs: super-block of 256, groups of 4 from a 256-entry grid, 3.0625 bpw. Decode only.
+// iq3_xxs: super-block of 256, groups of 4 from a 256-entry grid, 3.0625 bpw.
 // Byte 0: d. Byte 2: qs[0..63], one grid index per group of 4. Byte 66: qs[64..95], per block of 32 a
 // little-endian u32: four 7-bit sign patterns and a 4-bit scale on top. Source: ggml's public block layout
 // (ggml-common.h).
@@ -20,5 +20,6 @@ struct BlockIQ3_XXS {
 static_assert(sizeof(BlockIQ3_XXS) == 98);
 
 void decode_iq3_xxs(const std::byte* src, float* dst, std::int64_t k);
+void encode_iq3_xxs(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
 
 }  // namespace narrow::formats

@@ -14,6 +14,7 @@ namespace {
 using enum Format;
 using enum Role;
 using enum When;
+using enum Needs;
 
 constexpr MixRule kRulesQ2K[] = {{kAttnValue, kSharedKv, kQ4_K},
                                  {kAttnValue, kAlways, kQ3_K},
@@ -34,13 +35,45 @@ constexpr MixRule kRulesQ4KS[] = {
 constexpr MixRule kRulesQ4KM[] = {
     {kAttnValue, kSpread, kQ6_K}, {kFfnDown, kSpread, kQ6_K}, {kAttnOutput, kEightExperts, kQ5_K}};
 constexpr MixRule kRulesQ5KM[] = {{kAttnValue, kSpread, kQ6_K}, {kFfnDown, kSpread, kQ6_K}};
-constexpr MixRule kRulesIQ4[] = {
-    {kAttnValue, kSharedKv, kQ5_K}, {kFfnDown, kFirstEighth, kQ5_K}, {kAttnOutput, kEightExperts, kQ5_K}};
+constexpr MixRule kRulesIQ4[] = {{kAttnValue, kSharedKv, kQ5_K},
+                                 {kFfnDown, kFirstEighth, kQ5_K, kNoImportance},
+                                 {kAttnOutput, kEightExperts, kQ5_K}};
+constexpr MixRule kRulesQ40[] = {{kFfnDown, kFirstEighth, kQ4_1, kImportance}};
+constexpr MixRule kRulesQ50[] = {{kFfnDown, kFirstEighth, kQ5_1, kImportance}};
+constexpr MixRule kRulesIQ3M[] = {{kAttnValue, kAlways, kQ4_K},
+                                  {kFfnDown, kFirstEighth, kQ4_K},
+                                  {kFfnDown, kSpreadOfEightExperts, kQ4_K},
+                                  {kAttnOutput, kEightExperts, kQ5_K},
+                                  {kAttnOutput, kAlways, kQ4_K}};
+constexpr MixRule kRulesIQ3S[] = {{kAttnValue, kSharedKv, kQ4_K}, {kAttnOutput, kEightExperts, kQ5_K}};
+constexpr MixRule kRulesIQ3XS[] = {{kAttnValue, kSharedKv, kQ4_K},  {kAttnKey, kAlways, kIQ3_XXS},
+                                   {kAttnQuery, kAlways, kIQ3_XXS}, {kFfnGate, kMiddle, kIQ3_XXS},
+                                   {kFfnUp, kMiddle, kIQ3_XXS},     {kAttnOutput, kEightExperts, kQ5_K}};
+constexpr MixRule kRulesIQ3XXS[] = {{kEmbedding, kAlways, kIQ3_S},
+                                    {kAttnValue, kSharedKv, kQ4_K},
+                                    {kAttnValue, kAlways, kIQ3_S, kNoImportance},
+                                    {kAttnKey, kAlways, kIQ2_S},
+                                    {kAttnQuery, kAlways, kIQ2_S},
+                                    {kFfnDown, kFirstEighth, kQ4_K, kNoImportance},
+                                    {kFfnDown, kAlways, kQ3_K, kNoImportance},
+                                    {kAttnOutput, kEightExperts, kQ5_K},
+                                    {kAttnOutput, kAlways, kIQ3_S}};
+constexpr MixRule kRulesIQ2S[] = {{kEmbedding, kAlways, kIQ3_S},       {kAttnValue, kSharedKv, kQ4_K},
+                                  {kAttnValue, kFourExperts, kQ4_K},   {kAttnValue, kAlways, kIQ3_S},
+                                  {kAttnKey, kEightExperts, kQ4_K},    {kFfnDown, kFirstEighth, kIQ3_S},
+                                  {kAttnOutput, kEightExperts, kQ5_K}, {kAttnOutput, kAlways, kIQ3_S}};
+constexpr MixRule kRulesIQ2XS[] = {{kEmbedding, kAlways, kQ2_K},       {kAttnValue, kSharedKv, kQ4_K},
+                                   {kAttnValue, kFourExperts, kQ4_K},  {kAttnValue, kAlways, kQ2_K},
+                                   {kAttnKey, kEightExperts, kQ4_K},   {kFfnDown, kFirstEighth, kQ2_K},
+                                   {kAttnOutput, kEightExperts, kQ5_K}};
+constexpr MixRule kRulesIQ1[] = {{kEmbedding, kAlways, kQ2_K},        {kAttnValue, kSharedKv, kQ4_K},
+                                 {kAttnValue, kFourExperts, kQ4_K},   {kAttnValue, kAlways, kQ2_K},
+                                 {kAttnKey, kEightExperts, kQ4_K},    {kFfnDown, kFirstEighth, kQ2_K},
+                                 {kAttnOutput, kEightExperts, kQ5_K}, {kAttnOutput, kAlways, kIQ2_XXS}};
 constexpr MixRule kRulesTernary[] = {{kEmbedding, kAlways, kQ4_K}};
 
 constexpr std::uint32_t kMxfp4FileType = 38;
 constexpr std::string_view kMxfp4Moe = "mxfp4_moe";
-constexpr std::string_view kNoEncoder = "read only: needs calibration data to be of use";
 
 constexpr Mix kMixes[] = {
     {"f32", 0, kF32, {}, "32-bit floats"},
@@ -52,12 +85,12 @@ constexpr Mix kMixes[] = {
     {"q5_k", 17, kQ5_K, kRulesQ5KM, "alias of q5_k_m", "q5_k_m"},
     {"q5_k_s", 16, kQ5_K, {}, "5 bits throughout"},
     {"q5_1", 9, kQ5_1, {}, "5 bits with minimum, blocks of 32"},
-    {"q5_0", 8, kQ5_0, {}, "5 bits, blocks of 32"},
+    {"q5_0", 8, kQ5_0, kRulesQ50, "5 bits, blocks of 32"},
     {"q4_k_m", 15, kQ4_K, kRulesQ4KM, "4 bits, q6_k for half of attn_v and ffn_down; the usual choice"},
     {"q4_k", 15, kQ4_K, kRulesQ4KM, "alias of q4_k_m", "q4_k_m"},
     {"q4_k_s", 14, kQ4_K, kRulesQ4KS, "4 bits, q5_k for the first layers"},
     {"q4_1", 3, kQ4_1, {}, "4 bits with minimum, blocks of 32"},
-    {"q4_0", 2, kQ4_0, {}, "4 bits, blocks of 32; fastest on many machines"},
+    {"q4_0", 2, kQ4_0, kRulesQ40, "4 bits, blocks of 32; fastest on many machines"},
     {"iq4_nl", 25, kIQ4_NL, kRulesIQ4, "4 bits, non-linear levels, blocks of 32"},
     {"iq4_xs", 30, kIQ4_XS, kRulesIQ4, "4.25 bits, non-linear levels"},
     {"mxfp4", kMxfp4FileType, kMXFP4, {}, "4-bit floats with shared exponents (OCP MX), q8_0 head"},
@@ -70,16 +103,19 @@ constexpr Mix kMixes[] = {
     {"q2_k_s", 21, kQ2_K, kRulesQ2KS, "2 bits, q4_k for the first layers; very high loss"},
     {"tq2_0", 37, kTQ2_0, kRulesTernary, "ternary, 2 bits; for models trained to be ternary"},
     {"tq1_0", 36, kTQ1_0, kRulesTernary, "ternary, 1.69 bits; for models trained to be ternary"},
-    {"iq3_m", 27, kIQ3_S, {}, kNoEncoder},
-    {"iq3_s", 26, kIQ3_S, {}, kNoEncoder},
-    {"iq3_xs", 22, kIQ3_S, {}, kNoEncoder},
-    {"iq3_xxs", 23, kIQ3_XXS, {}, kNoEncoder},
-    {"iq2_m", 29, kIQ2_S, {}, kNoEncoder},
-    {"iq2_s", 28, kIQ2_XS, {}, kNoEncoder},
-    {"iq2_xs", 20, kIQ2_XS, {}, kNoEncoder},
-    {"iq2_xxs", 19, kIQ2_XXS, {}, kNoEncoder},
-    {"iq1_m", 31, kIQ1_M, {}, kNoEncoder},
-    {"iq1_s", 24, kIQ1_S, {}, kNoEncoder},
+    {"iq3_m", 27, kIQ3_S, kRulesIQ3M, "3.44 bits from a codebook, q4_k for attn_v and attn_output"},
+    {"iq3_s", 26, kIQ3_S, kRulesIQ3S, "3.44 bits from a codebook"},
+    {"iq3_xs", 22, kIQ3_S, kRulesIQ3XS, "3.3 bits from codebooks; calibrate"},
+    {"iq3_xxs", 23, kIQ3_XXS, kRulesIQ3XXS,
+     "3.06 bits from a codebook, iq2_s for attn_q and attn_k; calibrate"},
+    {"iq2_m", 29, kIQ2_S, kRulesIQ2S,
+     "2.56 bits from a codebook, iq3_s for attn_v and attn_output; calibrate"},
+    {"iq2_s", 28, kIQ2_XS, kRulesIQ2S,
+     "2.31 bits from a codebook, iq3_s for attn_v and attn_output; calibrate"},
+    {"iq2_xs", 20, kIQ2_XS, kRulesIQ2XS, "2.31 bits from a codebook; high loss, calibrate"},
+    {"iq2_xxs", 19, kIQ2_XXS, kRulesIQ2XS, "2.06 bits from a codebook; very high loss, calibrate"},
+    {"iq1_m", 31, kIQ1_M, kRulesIQ1, "1.75 bits, ternary codebook; for very large models, calibrate"},
+    {"iq1_s", 24, kIQ1_S, kRulesIQ1, "1.56 bits, ternary codebook; for very large models, calibrate"},
 };
 
 bool contains(std::string_view text, std::string_view part) {
@@ -119,19 +155,35 @@ bool holds(When when, std::int64_t i, std::int64_t n, const ModelTraits& t) {
       return i < n / 16;
     case kSpread:
       return spread(i, n);
+    case kMiddle:
+      return i >= n / 8 && i < 7 * n / 8;
     case kSharedKv:
       return t.n_head_kv > 0 && t.n_head / t.n_head_kv >= 4;
+    case kFourExperts:
+      return t.n_expert >= 4;
     case kEightExperts:
       return t.n_expert == 8;
+    case kSpreadOfEightExperts:
+      return t.n_expert == 8 && spread(i, n);
   }
   return false;
+}
+
+bool satisfied(Needs needs, bool importance) {
+  return needs == kNothing || (needs == kImportance) == importance;
+}
+
+// The mixes around 2 bits and below: their rules are all there is.
+bool is_lowest(const Mix& mix) {
+  return mix.base == kIQ1_S || mix.base == kIQ1_M || mix.base == kIQ2_XXS || mix.base == kIQ2_XS ||
+         mix.base == kIQ2_S;
 }
 
 // Heads and tied embeddings decide every logit directly, so they keep more bits than the mix's base.
 Format head_format(const Mix& mix, std::int64_t row_length) {
   if (mix.base == kMXFP4 || mix.base == kQ8_0 || row_length % format_info(mix.base).block_size != 0)
     return kQ8_0;
-  return kQ6_K;
+  return is_lowest(mix) || mix.base == kIQ3_XXS ? kQ5_K : kQ6_K;
 }
 
 // Llama 2 70B's shape: eight query heads share each value head, so more bits there cost next to nothing.
@@ -139,14 +191,16 @@ bool is_llama_70b(const ModelTraits& t) {
   return t.arch == "llama" && t.n_layer == 80 && t.n_head != t.n_head_kv;
 }
 
-Format layer_format(const Mix& mix, Role role, std::int64_t i, std::int64_t n, const ModelTraits& traits) {
+Format layer_format(const Mix& mix, Role role, std::int64_t i, std::int64_t n, const ModelTraits& traits,
+                    bool importance) {
   Format f = mix.base;
   for (const MixRule& rule : mix.rules) {
-    if (rule.role == role && holds(rule.when, i, n, traits)) {
+    if (rule.role == role && holds(rule.when, i, n, traits) && satisfied(rule.needs, importance)) {
       f = rule.format;
       break;
     }
   }
+  if (is_lowest(mix)) return f;
   if (role == kAttnValue && is_llama_70b(traits) && (f == kQ3_K || f == kQ4_K)) f = kQ5_K;
   // With eight experts attention is a small share of the weights.
   if ((role == kAttnValue || role == kAttnKey) && traits.n_expert == 8) f = kQ8_0;
@@ -166,6 +220,8 @@ Role tensor_role(std::string_view name) {
   if (contains(name, "attn_q.weight")) return kAttnQuery;
   if (contains(name, "attn_output.weight")) return kAttnOutput;
   if (contains(name, "ffn_down")) return kFfnDown;
+  if (contains(name, "ffn_gate")) return kFfnGate;
+  if (contains(name, "ffn_up")) return kFfnUp;
   return kOther;
 }
 
@@ -180,22 +236,15 @@ const Mix* find_mix(std::string_view name) {
 
 Result<const Mix*> require_mix(std::string_view name) {
   const Mix* mix = find_mix(name);
-  if (mix != nullptr && mix->encodable()) return mix;
+  if (mix != nullptr) return mix;
   std::vector<std::string_view> known;
-  for (const Mix& m : kMixes) {
-    if (m.encodable()) known.push_back(m.name);
-  }
-  if (mix == nullptr) {
-    return make_error(ErrorCode::kInvalidArgument, "unknown type '{}'; known types: {}", name,
-                      fmt::join(known, ", "));
-  }
-  return make_error(ErrorCode::kUnsupported,
-                    "type '{}' can be read but not written; types that can be written: {}", name,
+  for (const Mix& m : kMixes) known.push_back(m.name);
+  return make_error(ErrorCode::kInvalidArgument, "unknown type '{}'; known types: {}", name,
                     fmt::join(known, ", "));
 }
 
 std::vector<Format> mix_types(const Mix& mix, const ModelTraits& traits, std::span<const TensorInfo> tensors,
-                              bool tied) {
+                              bool tied, bool importance) {
   std::vector<Format> types(tensors.size(), mix.base);
   if (format_info(mix.base).kind == FormatKind::kFloat) return types;
 
@@ -217,15 +266,15 @@ std::vector<Format> mix_types(const Mix& mix, const ModelTraits& traits, std::sp
     } else if (mix.name == kMxfp4Moe) {
       types[at] = t.shape.rank() > 2 ? kMXFP4 : kQ8_0;
     } else if (role == kAttnValue) {
-      types[at] = layer_format(mix, role, i_value++, n_value, traits);
+      types[at] = layer_format(mix, role, i_value++, n_value, traits, importance);
     } else if (role == kFfnDown) {
       // A mixture of experts has several such tensors in a layer; there the name says the layer.
-      const std::int64_t i = traits.n_expert > 1 ? layer_of(t.name) : i_down;
+      const std::int64_t i = traits.n_expert > 1 && !is_lowest(mix) ? layer_of(t.name) : i_down;
       ++i_down;
-      types[at] = layer_format(mix, role, i, traits.n_layer, traits);
+      types[at] = layer_format(mix, role, i, traits.n_layer, traits, importance);
     } else {
-      types[at] =
-          layer_format(mix, role, std::max<std::int64_t>(0, layer_of(t.name)), traits.n_layer, traits);
+      types[at] = layer_format(mix, role, std::max<std::int64_t>(0, layer_of(t.name)), traits.n_layer, traits,
+                               importance);
     }
   }
   return types;

@@ -1,6 +1,6 @@
-// The named mixes of types ("q4_k_m"): which format each tensor of a model gets, as llama-quantize chooses
-// without an importance matrix (https://github.com/ggml-org/llama.cpp, src/llama-quant.cpp), so that a name
-// means the same file everywhere.
+// The named mixes of types ("q4_k_m"): which format each tensor of a model gets, as llama-quantize chooses,
+// with or without an importance matrix (https://github.com/ggml-org/llama.cpp, src/llama-quant.cpp), so that
+// a name means the same file everywhere.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +29,8 @@ enum class Role : std::uint8_t {
   kAttnQuery,
   kAttnOutput,
   kFfnDown,
+  kFfnGate,
+  kFfnUp,
   kOther,
 };
 Role tensor_role(std::string_view name);
@@ -41,14 +43,21 @@ enum class When : std::uint8_t {
   kFirstEighth,  // of the layers
   kFirstSixteenth,
   kSpread,        // the first and last eighth, and every third layer between
+  kMiddle,        // all but the first and last eighth
   kSharedKv,      // four or more query heads share one key/value head
+  kFourExperts,   // or more
   kEightExperts,  // Mixtral's shape
+  kSpreadOfEightExperts,
 };
+
+// Whether a rule asks for importances of the weights, or for their absence.
+enum class Needs : std::uint8_t { kNothing, kImportance, kNoImportance };
 
 struct MixRule {
   Role role;
   When when;
   Format format;
+  Needs needs = Needs::kNothing;
 };
 
 struct Mix {
@@ -58,20 +67,20 @@ struct Mix {
   std::span<const MixRule> rules;  // first match wins
   std::string_view description;
   std::string_view alias_of = {};
-  bool encodable() const { return format_info(base).can_encode(); }
 };
 
-// Every name that `--type` takes, in order of file size within each family; some only known, not encodable.
+// Every name that `--type` takes, in order of file size within each family.
 std::span<const Mix> all_mixes();
 // Any case. Null for an unknown name.
 const Mix* find_mix(std::string_view name);
-// The mix, if narrow can write it; else kInvalidArgument listing the known ones, or kUnsupported.
+// The same; kInvalidArgument listing the known ones for an unknown name.
 Result<const Mix*> require_mix(std::string_view name);
 
 // Types of `tensors` (all of them quantizable; canonical names) before any fallback for row lengths. `tied`:
-// the embedding also serves as the output head.
+// the embedding also serves as the output head. `importance`: the encoders get importances of the weights,
+// for which llama-quantize chooses other types in places.
 std::vector<Format> mix_types(const Mix& mix, const ModelTraits& traits, std::span<const TensorInfo> tensors,
-                              bool tied);
+                              bool tied, bool importance = false);
 
 // The format that takes the place of `wanted` for rows of `row_length`; `wanted` itself when they fit.
 Format fitting_format(Format wanted, std::int64_t row_length);
