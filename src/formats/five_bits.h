@@ -6,7 +6,8 @@
 
 namespace narrow::formats {
 
-inline void pack_five_bits(const std::uint8_t (&q)[32], std::uint8_t (&qh)[4], std::uint8_t (&qs)[16]) {
+// q: 32 codes.
+inline void pack_five_bits(const std::uint8_t* q, std::uint8_t (&qh)[4], std::uint8_t (&qs)[16]) {
   std::uint32_t high = 0;
   for (int j = 0; j < 32; ++j) high |= static_cast<std::uint32_t>(q[j] >> 4) << j;
   for (int j = 0; j < 4; ++j) qh[j] = static_cast<std::uint8_t>(high >> (8 * j));

@@ -4,6 +4,13 @@
 #include "formats/fit.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockIQ4_NL& b) {
+  for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<std::uint8_t>(q[j] | (q[j + 16] << 4));
+}
+
+}  // namespace
 
 void decode_iq4_nl(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / 32; ++i, dst += 32) {
@@ -27,9 +34,15 @@ void encode_iq4_nl(const float* src, std::byte* dst, std::int64_t k, const Encod
     const float d = unit.load(b.d);
     std::uint8_t codes[32];
     nearest_codes(x, d != 0 ? 1.0f / d : 0.0f, codes);
-    for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<std::uint8_t>(codes[j] | (codes[j + 16] << 4));
+    pack(codes, b);
     store_block(dst, i, b);
   }
+}
+
+void write_iq4_nl(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockIQ4_NL>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

@@ -20,5 +20,7 @@ static_assert(sizeof(BlockIQ4_NL) == 18);
 
 void decode_iq4_nl(const std::byte* src, float* dst, std::int64_t k);
 void encode_iq4_nl(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+// The codes of one block, 0 and up as levels ascend; its scales stay (formats/grid.h).
+void write_iq4_nl(std::byte* block, const std::uint8_t* codes);
 
 }  // namespace narrow::formats

@@ -87,6 +87,12 @@ Scales fit_scales(const Normalizer& unit, const float* x, const float* w, bool s
   return best;
 }
 
+void pack(const std::uint8_t* q, BlockIQ4_XS& b) {
+  for (int n = 0; n < kSubBlocks; ++n, q += 32) {
+    for (int j = 0; j < 16; ++j) b.qs[16 * n + j] = static_cast<std::uint8_t>(q[j] | (q[j + 16] << 4));
+  }
+}
+
 }  // namespace
 
 void decode_iq4_xs(const std::byte* src, float* dst, std::int64_t k) {
@@ -117,19 +123,23 @@ void encode_iq4_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
     BlockIQ4_XS b{};
     b.d = s.d;
     const float d = unit.load(s.d);
+    std::uint8_t codes[kSuperBlock];
     for (int n = 0; n < kSubBlocks; ++n) {
       const int stored = s.step[n] - kMinStep;
       b.scales_l[n / 2] = static_cast<std::uint8_t>(b.scales_l[n / 2] | ((stored & 15) << (4 * (n % 2))));
       b.scales_h = static_cast<std::uint16_t>(b.scales_h | ((stored >> 4) << (2 * n)));
       const float scale = d * static_cast<float>(s.step[n]);
-      std::uint8_t codes[32];
-      nearest_codes(x + 32 * n, scale != 0 ? 1.0f / scale : 0.0f, codes);
-      for (int j = 0; j < 16; ++j) {
-        b.qs[16 * n + j] = static_cast<std::uint8_t>(codes[j] | (codes[j + 16] << 4));
-      }
+      nearest_codes(x + 32 * n, scale != 0 ? 1.0f / scale : 0.0f, codes + 32 * n);
     }
+    pack(codes, b);
     store_block(dst, i, b);
   }
+}
+
+void write_iq4_xs(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockIQ4_XS>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

@@ -46,6 +46,10 @@ float squared_error(const float* x, const float* w, std::uint8_t e) {
 // level.
 int absmax_exponent(float amax) { return std::clamp(std::ilogb(amax) - 2 + 127, kMinExponent, kMaxExponent); }
 
+void pack(const std::uint8_t* q, BlockMXFP4& b) {
+  for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<std::uint8_t>(q[j] | (q[j + 16] << 4));
+}
+
 }  // namespace
 
 void decode_mxfp4(const std::byte* src, float* dst, std::int64_t k) {
@@ -86,12 +90,19 @@ void encode_mxfp4(const float* src, std::byte* dst, std::int64_t k, const Encode
       }
     }
     const float inverse = 1.0f / half_scale(b.e);
-    for (int j = 0; j < 16; ++j) {
-      b.qs[j] =
-          static_cast<std::uint8_t>(nearest_code(x[j], inverse) | (nearest_code(x[j + 16], inverse) << 4));
-    }
+    std::uint8_t q[32];
+    for (int j = 0; j < 32; ++j) q[j] = nearest_code(x[j], inverse);
+    pack(q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_mxfp4(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockMXFP4>(block, 0);
+  std::uint8_t q[32];  // codes 0 .. 6 stand for the negative levels, which are stored from 15 down
+  for (int j = 0; j < 32; ++j) q[j] = static_cast<std::uint8_t>(codes[j] < 7 ? 15 - codes[j] : codes[j] - 7);
+  pack(q, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

@@ -1,8 +1,22 @@
 #include "formats/q2_k.h"
 
+#include <cstring>
+
 #include "formats/super_fit.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ2_K& b) {
+  std::memset(b.qs, 0, sizeof(b.qs));
+  for (int g = 0; g < 16; ++g) {
+    std::uint8_t* qs = b.qs + 32 * (g / 8) + 16 * (g % 2);
+    const int shift = 2 * (g / 2 % 4);
+    for (int j = 0; j < 16; ++j) qs[j] = static_cast<std::uint8_t>(qs[j] | (q[16 * g + j] << shift));
+  }
+}
+
+}  // namespace
 
 void decode_q2_k(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
@@ -28,14 +42,16 @@ void encode_q2_k(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     BlockQ2_K b{};
     b.d = fit.d;
     b.dmin = fit.dmin;
-    for (int g = 0; g < 16; ++g) {
-      b.scales[g] = static_cast<std::uint8_t>(fit.sc[g] | (fit.mn[g] << 4));
-      std::uint8_t* qs = b.qs + 32 * (g / 8) + 16 * (g % 2);
-      const int shift = 2 * (g / 2 % 4);
-      for (int j = 0; j < 16; ++j) qs[j] = static_cast<std::uint8_t>(qs[j] | (fit.q[16 * g + j] << shift));
-    }
+    for (int g = 0; g < 16; ++g) b.scales[g] = static_cast<std::uint8_t>(fit.sc[g] | (fit.mn[g] << 4));
+    pack(fit.q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q2_k(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ2_K>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

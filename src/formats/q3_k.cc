@@ -1,8 +1,28 @@
 #include "formats/q3_k.h"
 
+#include <cstring>
+
 #include "formats/super_fit.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ3_K& b) {
+  std::memset(b.qs, 0, sizeof(b.qs));
+  std::memset(b.hmask, 0, sizeof(b.hmask));
+  for (int g = 0; g < 16; ++g) {
+    std::uint8_t* qs = b.qs + 32 * (g / 8) + 16 * (g % 2);
+    std::uint8_t* hmask = b.hmask + 16 * (g % 2);
+    const int shift = 2 * (g / 2 % 4);
+    for (int j = 0; j < 16; ++j) {
+      const int code = q[16 * g + j];
+      qs[j] = static_cast<std::uint8_t>(qs[j] | ((code & 3) << shift));
+      hmask[j] = static_cast<std::uint8_t>(hmask[j] | ((code >> 2) << (g / 2)));
+    }
+  }
+}
+
+}  // namespace
 
 void decode_q3_k(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
@@ -36,17 +56,18 @@ void encode_q3_k(const float* src, std::byte* dst, std::int64_t k, const EncodeO
       const int sc = fit.sc[g] + 32;
       b.scales[g % 8] = static_cast<std::uint8_t>(b.scales[g % 8] | ((sc & 15) << (4 * (g / 8))));
       b.scales[8 + g % 4] = static_cast<std::uint8_t>(b.scales[8 + g % 4] | ((sc >> 4) << (2 * (g / 4))));
-      std::uint8_t* qs = b.qs + 32 * (g / 8) + 16 * (g % 2);
-      std::uint8_t* hmask = b.hmask + 16 * (g % 2);
-      const int shift = 2 * (g / 2 % 4);
-      for (int j = 0; j < 16; ++j) {
-        const int q = fit.q[16 * g + j] + 4;
-        qs[j] = static_cast<std::uint8_t>(qs[j] | ((q & 3) << shift));
-        hmask[j] = static_cast<std::uint8_t>(hmask[j] | ((q >> 2) << (g / 2)));
-      }
     }
+    std::uint8_t q[kSuperBlock];
+    for (int j = 0; j < kSuperBlock; ++j) q[j] = static_cast<std::uint8_t>(fit.q[j] + 4);
+    pack(q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q3_k(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ3_K>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

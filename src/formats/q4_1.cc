@@ -3,6 +3,13 @@
 #include "formats/fit.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ4_1& b) {
+  for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<std::uint8_t>(q[j] | (q[j + 16] << 4));
+}
+
+}  // namespace
 
 void decode_q4_1(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / 32; ++i) {
@@ -24,9 +31,15 @@ void encode_q4_1(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     BlockQ4_1 b;
     b.d = fit.d;
     b.m = fit.m;
-    for (int j = 0; j < 16; ++j) b.qs[j] = static_cast<std::uint8_t>(fit.q[j] | (fit.q[j + 16] << 4));
+    pack(fit.q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q4_1(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ4_1>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

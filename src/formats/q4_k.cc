@@ -4,6 +4,17 @@
 #include "formats/super_fit.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ4_K& b) {
+  for (int g = 0; g < 8; g += 2) {
+    for (int j = 0; j < 32; ++j) {
+      b.qs[16 * g + j] = static_cast<std::uint8_t>(q[32 * g + j] | (q[32 * g + 32 + j] << 4));
+    }
+  }
+}
+
+}  // namespace
 
 void decode_q4_k(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
@@ -32,13 +43,15 @@ void encode_q4_k(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     b.d = fit.d;
     b.dmin = fit.dmin;
     pack_scales_6bit(fit.sc, fit.mn, b.scales);
-    for (int g = 0; g < 8; g += 2) {
-      for (int j = 0; j < 32; ++j) {
-        b.qs[16 * g + j] = static_cast<std::uint8_t>(fit.q[32 * g + j] | (fit.q[32 * g + 32 + j] << 4));
-      }
-    }
+    pack(fit.q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q4_k(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ4_K>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

@@ -25,5 +25,7 @@ static_assert(sizeof(BlockQ4_K) == 144);
 
 void decode_q4_k(const std::byte* src, float* dst, std::int64_t k);
 void encode_q4_k(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+// The codes of one block, 0 and up as levels ascend; its scales stay (formats/grid.h).
+void write_q4_k(std::byte* block, const std::uint8_t* codes);
 
 }  // namespace narrow::formats

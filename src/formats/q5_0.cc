@@ -4,6 +4,11 @@
 #include "formats/five_bits.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ5_0& b) { pack_five_bits(q, b.qh, b.qs); }
+
+}  // namespace
 
 void decode_q5_0(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / 32; ++i) {
@@ -24,9 +29,15 @@ void encode_q5_0(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     for (int j = 0; j < 32; ++j) q[j] = static_cast<std::uint8_t>(fit.q[j] + 16);
     BlockQ5_0 b;
     b.d = fit.d;
-    pack_five_bits(q, b.qh, b.qs);
+    pack(q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q5_0(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ5_0>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

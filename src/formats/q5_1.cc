@@ -4,6 +4,11 @@
 #include "formats/five_bits.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ5_1& b) { pack_five_bits(q, b.qh, b.qs); }
+
+}  // namespace
 
 void decode_q5_1(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / 32; ++i) {
@@ -23,9 +28,15 @@ void encode_q5_1(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     BlockQ5_1 b;
     b.d = fit.d;
     b.m = fit.m;
-    pack_five_bits(fit.q, b.qh, b.qs);
+    pack(fit.q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q5_1(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ5_1>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

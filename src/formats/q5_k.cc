@@ -1,9 +1,28 @@
 #include "formats/q5_k.h"
 
+#include <cstring>
+
 #include "formats/scales_6bit.h"
 #include "formats/super_fit.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ5_K& b) {
+  std::memset(b.qs, 0, sizeof(b.qs));
+  std::memset(b.qh, 0, sizeof(b.qh));
+  for (int g = 0; g < 8; ++g) {
+    std::uint8_t* qs = b.qs + 32 * (g / 2);
+    const int shift = 4 * (g % 2);
+    for (int j = 0; j < 32; ++j) {
+      const int code = q[32 * g + j];
+      qs[j] = static_cast<std::uint8_t>(qs[j] | ((code & 15) << shift));
+      b.qh[j] = static_cast<std::uint8_t>(b.qh[j] | ((code >> 4) << g));
+    }
+  }
+}
+
+}  // namespace
 
 void decode_q5_k(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
@@ -35,17 +54,15 @@ void encode_q5_k(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     b.d = fit.d;
     b.dmin = fit.dmin;
     pack_scales_6bit(fit.sc, fit.mn, b.scales);
-    for (int g = 0; g < 8; ++g) {
-      std::uint8_t* qs = b.qs + 32 * (g / 2);
-      const int shift = 4 * (g % 2);
-      for (int j = 0; j < 32; ++j) {
-        const int q = fit.q[32 * g + j];
-        qs[j] = static_cast<std::uint8_t>(qs[j] | ((q & 15) << shift));
-        b.qh[j] = static_cast<std::uint8_t>(b.qh[j] | ((q >> 4) << g));
-      }
-    }
+    pack(fit.q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q5_k(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ5_K>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

@@ -5,6 +5,24 @@
 #include "formats/super_fit.h"
 
 namespace narrow::formats {
+namespace {
+
+void pack(const std::uint8_t* q, BlockQ6_K& b) {
+  std::memset(b.ql, 0, sizeof(b.ql));
+  std::memset(b.qh, 0, sizeof(b.qh));
+  for (int g = 0; g < 16; ++g) {
+    std::uint8_t* ql = b.ql + 64 * (g / 8) + 16 * (g % 4);
+    std::uint8_t* qh = b.qh + 32 * (g / 8) + 16 * (g % 2);
+    const int low_shift = 4 * (g / 4 % 2), high_shift = 2 * (g / 2 % 4);
+    for (int j = 0; j < 16; ++j) {
+      const int code = q[16 * g + j];
+      ql[j] = static_cast<std::uint8_t>(ql[j] | ((code & 15) << low_shift));
+      qh[j] = static_cast<std::uint8_t>(qh[j] | ((code >> 4) << high_shift));
+    }
+  }
+}
+
+}  // namespace
 
 void decode_q6_k(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i) {
@@ -33,18 +51,17 @@ void encode_q6_k(const float* src, std::byte* dst, std::int64_t k, const EncodeO
     BlockQ6_K b{};
     b.d = fit.d;
     std::memcpy(b.scales, fit.sc, sizeof(b.scales));
-    for (int g = 0; g < 16; ++g) {
-      std::uint8_t* ql = b.ql + 64 * (g / 8) + 16 * (g % 4);
-      std::uint8_t* qh = b.qh + 32 * (g / 8) + 16 * (g % 2);
-      const int low_shift = 4 * (g / 4 % 2), high_shift = 2 * (g / 2 % 4);
-      for (int j = 0; j < 16; ++j) {
-        const int q = fit.q[16 * g + j] + 32;
-        ql[j] = static_cast<std::uint8_t>(ql[j] | ((q & 15) << low_shift));
-        qh[j] = static_cast<std::uint8_t>(qh[j] | ((q >> 4) << high_shift));
-      }
-    }
+    std::uint8_t q[kSuperBlock];
+    for (int j = 0; j < kSuperBlock; ++j) q[j] = static_cast<std::uint8_t>(fit.q[j] + 32);
+    pack(q, b);
     store_block(dst, i, b);
   }
+}
+
+void write_q6_k(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockQ6_K>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

@@ -20,5 +20,7 @@ static_assert(sizeof(BlockQ8_0) == 34);
 
 void decode_q8_0(const std::byte* src, float* dst, std::int64_t k);
 void encode_q8_0(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+// The codes of one block, 0 and up as levels ascend; its scales stay (formats/grid.h).
+void write_q8_0(std::byte* block, const std::uint8_t* codes);
 
 }  // namespace narrow::formats

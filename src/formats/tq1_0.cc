@@ -32,6 +32,12 @@ constexpr int kRun0 = 32, kRun1 = 16, kRun2 = 4;
 constexpr int kStart1 = 5 * kRun0, kStart2 = kStart1 + 5 * kRun1;
 static_assert(kStart2 + 4 * kRun2 == kSuperBlock);
 
+void pack(const std::uint8_t* q, BlockTQ1_0& b) {
+  pack_digits(q, kRun0, 5, b.qs);
+  pack_digits(q + kStart1, kRun1, 5, b.qs + kRun0);
+  pack_digits(q + kStart2, kRun2, 4, b.qh);
+}
+
 }  // namespace
 
 void decode_tq1_0(const std::byte* src, float* dst, std::int64_t k) {
@@ -50,11 +56,15 @@ void encode_tq1_0(const float* src, std::byte* dst, std::int64_t k, const Encode
     std::uint8_t t[kSuperBlock];
     BlockTQ1_0 b;
     b.d = fit_ternary(src + at, options.importance ? options.importance + at : nullptr, options.search, t);
-    pack_digits(t, kRun0, 5, b.qs);
-    pack_digits(t + kStart1, kRun1, 5, b.qs + kRun0);
-    pack_digits(t + kStart2, kRun2, 4, b.qh);
+    pack(t, b);
     store_block(dst, i, b);
   }
+}
+
+void write_tq1_0(std::byte* block, const std::uint8_t* codes) {
+  auto b = load_block<BlockTQ1_0>(block, 0);
+  pack(codes, b);
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats
