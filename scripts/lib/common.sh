@@ -6,7 +6,7 @@ export NARROW_CACHE="${NARROW_CACHE:-$HOME/.cache/narrow}"
 mkdir -p "$NARROW_CACHE"
 
 BUILD_PACKAGES="g++ cmake ninja-build pkg-config ccache libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev
-  libutf8proc-dev libdnnl-dev libssl-dev"
+  libutf8proc-dev libdnnl-dev libssl-dev libeigen3-dev"
 FETCH_PACKAGES="python3 python3-venv python3-pip"
 TEST_PACKAGES="libgtest-dev clang-format-14 git"
 # For 64-bit ARM (cmake/toolchain-aarch64.cmake); libdnnl-dev cannot be installed for two architectures.
