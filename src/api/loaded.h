@@ -6,8 +6,8 @@
 
 #include "base/result.h"
 #include "model/source.h"
+#include "pipeline/tokenizer.h"
 #include "runtime/session.h"
-#include "text/tokenizer.h"
 
 namespace narrow::api {
 
@@ -17,10 +17,7 @@ struct OpenedModel {
 };
 Result<OpenedModel> open_model(const std::filesystem::path& path, const runtime::LoadOptions& options = {});
 
-// The tokenizer in `path` (a model folder or GGUF, a tokenizer.json or a tokenizer.model). A vocabulary
-// larger than the model's `n_vocab` is kCorrupt: it belongs to another model.
-Result<std::shared_ptr<const text::Tokenizer>> open_tokenizer(const std::filesystem::path& path,
-                                                              std::int64_t n_vocab);
+using pipeline::open_tokenizer;
 
 // Stored bytes of all tensors * 8 / number of weights.
 double bits_per_weight(const model::ModelSource& source);
