@@ -9,14 +9,8 @@ namespace {
 
 using runtime::Decoder;
 
-// Consecutive windows that one run takes.
-struct Piece {
-  std::size_t first = 0, count = 0;
-  std::int64_t begin = 0, tokens = 0;
-};
-
-std::vector<Piece> pieces_of(const TokenWindows& windows) {
-  std::vector<Piece> out;
+std::vector<WalkStep> steps_of(const TokenWindows& windows) {
+  std::vector<WalkStep> out;
   std::int64_t at = 0;
   for (std::size_t i = 0; i < windows.lengths.size(); ++i) {
     if (out.empty() || out.back().tokens + windows.lengths[i] > runtime::kChunk) {
@@ -30,19 +24,19 @@ std::vector<Piece> pieces_of(const TokenWindows& windows) {
 }
 
 struct Graph {
-  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<Decoder> decoder;  // outlives its sequences
   std::vector<runtime::KvSequence> sequences;
 };
 
 Result<Graph> open_part(const std::shared_ptr<const model::ModelSource>& source, runtime::Part part,
-                        std::int64_t layer, const std::vector<Piece>& pieces) {
+                        std::int64_t layer, const std::vector<WalkStep>& steps) {
   runtime::LoadOptions load;
   load.compute = runtime::Compute::kFloat;
   load.part = part;
   load.layer = layer;
   NARROW_ASSIGN(auto model, runtime::LoadedModel::load(source, load));
   std::size_t most = 1;
-  for (const Piece& p : pieces) most = std::max(most, p.count);
+  for (const WalkStep& p : steps) most = std::max(most, p.count);
   runtime::SessionOptions options;
   options.cache_keys = options.cache_values = Format::kF32;
   Graph g;
@@ -61,10 +55,10 @@ Stream Stream::copy() const {
 }
 
 Result<Stream> embed(const std::shared_ptr<const model::ModelSource>& source, const TokenWindows& windows) {
-  const std::vector<Piece> pieces = pieces_of(windows);
-  NARROW_ASSIGN(Graph g, open_part(source, runtime::Part::kEnds, 0, pieces));
+  const std::vector<WalkStep> steps = steps_of(windows);
+  NARROW_ASSIGN(Graph g, open_part(source, runtime::Part::kEnds, 0, steps));
   Stream out(windows.size(), source->config().n_embd);
-  for (const Piece& p : pieces) {
+  for (const WalkStep& p : steps) {
     std::vector<runtime::Run> runs;
     std::int64_t at = p.begin;
     for (std::size_t i = 0; i < p.count; ++i) {
@@ -79,30 +73,53 @@ Result<Stream> embed(const std::shared_ptr<const model::ModelSource>& source, co
   return out;
 }
 
+struct LayerRun::Impl {
+  const TokenWindows& windows;
+  std::vector<WalkStep> steps;
+  Graph graph;
+};
+
+LayerRun::LayerRun(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+LayerRun::LayerRun(LayerRun&&) noexcept = default;
+LayerRun& LayerRun::operator=(LayerRun&&) noexcept = default;
+LayerRun::~LayerRun() = default;
+
+Result<LayerRun> LayerRun::create(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
+                                  const TokenWindows& windows) {
+  std::vector<WalkStep> steps = steps_of(windows);
+  NARROW_ASSIGN(Graph graph, open_part(source, runtime::Part::kLayer, layer, steps));
+  return LayerRun(std::unique_ptr<Impl>(new Impl{windows, std::move(steps), std::move(graph)}));
+}
+
+const std::vector<WalkStep>& LayerRun::steps() const { return impl_->steps; }
+
+Status LayerRun::run(const WalkStep& step, ops::Matrix x, runtime::TapSink* taps) {
+  std::vector<Decoder::Rows> runs;
+  for (std::size_t i = 0; i < step.count; ++i) {
+    NARROW_TRY(impl_->graph.sequences[i].truncate(0));
+    runs.push_back({&impl_->graph.sequences[i], impl_->windows.lengths[step.first + i]});
+  }
+  impl_->graph.decoder->set_taps(taps);
+  return impl_->graph.decoder->run_rows(runs, x);
+}
+
 Status run_layer(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
                  const TokenWindows& windows, Stream& in, Stream* out, runtime::TapSink* taps,
                  ProgressSink& progress) {
-  const std::vector<Piece> pieces = pieces_of(windows);
-  NARROW_ASSIGN(Graph g, open_part(source, runtime::Part::kLayer, layer, pieces));
-  g.decoder->set_taps(taps);
+  NARROW_ASSIGN(LayerRun layer_run, LayerRun::create(source, layer, windows));
   AlignedBuffer<float> scratch;
-  for (const Piece& p : pieces) {
+  for (const WalkStep& p : layer_run.steps()) {
     if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
-    std::vector<Decoder::Rows> runs;
-    for (std::size_t i = 0; i < p.count; ++i) {
-      NARROW_TRY(g.sequences[i].truncate(0));
-      runs.push_back({&g.sequences[i], windows.lengths[p.first + i]});
-    }
     const ops::Matrix from = in.rows(p.begin, p.tokens);
     ops::Matrix x;
     if (out != nullptr) {
       x = out->rows(p.begin, p.tokens);
-    } else {  // only the taps are of interest
+    } else {
       scratch.reserve_at_least(static_cast<std::size_t>(p.tokens * in.width()));
       x = ops::Matrix(scratch.data(), p.tokens, in.width());
     }
     if (x.data != from.data) std::copy_n(from.data, from.rows * from.cols, x.data);
-    NARROW_TRY(g.decoder->run_rows(runs, x));
+    NARROW_TRY(layer_run.run(p, x, taps));
   }
   return {};
 }

@@ -47,8 +47,32 @@ class Stream {
 // The embedded tokens.
 Result<Stream> embed(const std::shared_ptr<const model::ModelSource>& source, const TokenWindows& windows);
 
-// One layer over all windows: from `in` to `out`, which may be the same. `taps` may be null. `progress` is
-// asked for cancellation between runs.
+// Consecutive windows that go through together.
+struct WalkStep {
+  std::size_t first = 0, count = 0;    // windows
+  std::int64_t begin = 0, tokens = 0;  // rows of a Stream
+};
+
+// One layer, piece by piece: two streams can be led through two versions of it side by side.
+class LayerRun {
+ public:
+  static Result<LayerRun> create(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
+                                 const TokenWindows& windows);
+  LayerRun(LayerRun&&) noexcept;
+  LayerRun& operator=(LayerRun&&) noexcept;
+  ~LayerRun();
+  const std::vector<WalkStep>& steps() const;
+  // x [step.tokens, n_embd] from before the layer to after it. `taps` may be null.
+  Status run(const WalkStep& step, ops::Matrix x, runtime::TapSink* taps);
+
+ private:
+  struct Impl;
+  explicit LayerRun(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// One layer over all windows: from `in` to `out`, which may be the same, or null where only the taps are of
+// interest. `progress` is asked for cancellation between steps.
 Status run_layer(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
                  const TokenWindows& windows, Stream& in, Stream* out, runtime::TapSink* taps,
                  ProgressSink& progress);

@@ -1,3 +1,4 @@
+#include "quant/gptq.h"
 #include "quant/quantizer.h"
 #include "quant/rtn.h"
 
@@ -6,6 +7,8 @@ namespace narrow::quant {
 namespace {
 
 constexpr Method kMethods[] = {
+    {"gptq", "error feedback column by column, then descent over codes and scales", Needs::kHessian,
+     quantize_gptq},
     {"rtn", "round to nearest with a search for each block's scales", Needs::kNothing, quantize_rtn},
 };
 
