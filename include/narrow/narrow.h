@@ -10,5 +10,6 @@
 #include "narrow/progress.h"
 #include "narrow/quantize.h"
 #include "narrow/registry.h"
+#include "narrow/report.h"
 #include "narrow/result.h"
 #include "narrow/system.h"

@@ -31,5 +31,6 @@ void add_list(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
+void add_report(CLI::App& app, Context& context);
 
 }  // namespace narrow::cli

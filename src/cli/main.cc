@@ -61,6 +61,7 @@ int run(int argc, char** argv) {
   add_eval(app, context);
   add_run(app, context);
   add_bench(app, context);
+  add_report(app, context);
   add_inspect(app, context);
   add_convert(app, context);
   add_list(app, context);
