@@ -6,7 +6,7 @@
 namespace narrow::calib {
 namespace {
 
-struct Piece {
+struct Stretch {
   std::size_t document = 0;
   std::int64_t begin = 0, tokens = 0;
 };
@@ -32,19 +32,19 @@ std::vector<std::int64_t> shares(const std::vector<std::int64_t>& available, std
 }
 
 // About `share` tokens of one long document: windows of `width` with even gaps around them.
-std::vector<Piece> spread_over(std::int64_t tokens, std::int64_t width, std::int64_t share) {
+std::vector<Stretch> spread_over(std::int64_t tokens, std::int64_t width, std::int64_t share) {
   if (tokens <= width) return {{0, 0, tokens}};
   const std::int64_t n = std::clamp((share + width / 2) / width, std::int64_t{1}, tokens / width);
   const std::int64_t gaps = tokens - n * width;
-  std::vector<Piece> out;
+  std::vector<Stretch> out;
   for (std::int64_t j = 0; j < n; ++j) out.push_back({0, j * width + gaps * (2 * j + 1) / (2 * n), width});
   return out;
 }
 
 // About `share` tokens of many documents, each cut from its start.
-std::vector<Piece> choose_from(const std::vector<std::vector<std::int32_t>>& documents, std::int64_t width,
-                               std::int64_t share) {
-  std::vector<Piece> all;
+std::vector<Stretch> choose_from(const std::vector<std::vector<std::int32_t>>& documents, std::int64_t width,
+                                 std::int64_t share) {
+  std::vector<Stretch> all;
   std::int64_t tokens = 0;
   for (std::size_t d = 0; d < documents.size(); ++d) {
     for (std::int64_t at = 0; at < length(documents[d]); at += width) {
@@ -55,7 +55,7 @@ std::vector<Piece> choose_from(const std::vector<std::vector<std::int32_t>>& doc
   const auto count = static_cast<std::int64_t>(all.size());
   const std::int64_t mean = std::max<std::int64_t>(1, tokens / count);
   const std::int64_t n = std::clamp((share + mean / 2) / mean, std::int64_t{1}, count);
-  std::vector<Piece> out;
+  std::vector<Stretch> out;
   for (std::int64_t j = 0; j < n; ++j) {
     out.push_back(all[static_cast<std::size_t>(count * (2 * j + 1) / (2 * n))]);
   }
@@ -94,13 +94,13 @@ Result<CutTexts> cut_texts(std::span<const TokenText> texts, const CutOptions& o
   CutTexts out;
   for (std::size_t i = 0; i < texts.size(); ++i) {
     TextUse use = {texts[i].name, available[i], 0, 0};
-    std::vector<Piece> pieces;
+    std::vector<Stretch> pieces;
     // A share of nothing, where there are more texts than tokens asked for.
     if (share[i] > 0) {
       pieces = texts[i].documents.size() == 1 ? spread_over(available[i], width, share[i])
                                               : choose_from(texts[i].documents, width, share[i]);
     }
-    for (const Piece& p : pieces) {
+    for (const Stretch& p : pieces) {
       const auto from = texts[i].documents[p.document].begin() + p.begin;
       if (options.bos) out.windows.tokens.push_back(*options.bos);
       out.windows.tokens.insert(out.windows.tokens.end(), from, from + p.tokens);
