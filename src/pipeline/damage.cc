@@ -35,7 +35,10 @@ class Importance {
     const auto it = stats->inputs.find(t.name);
     if (it == stats->inputs.end()) return;
     for (calib::Moments& m : calib::moments(it->second)) {
-      if (static_cast<std::int64_t>(m.mean_square.size()) != t.shape.row_length()) return groups_.clear();
+      if (static_cast<std::int64_t>(m.mean_square.size()) != t.shape.row_length()) {
+        groups_.clear();
+        return;
+      }
       groups_.push_back(std::move(m.mean_square));
     }
     if (groups_.empty()) return;
