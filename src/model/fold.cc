@@ -215,6 +215,12 @@ class Finder {
   FoldPlan plan_;
 };
 
+std::vector<float> inverse_of(std::span<const float> scale) {
+  std::vector<float> inverse;
+  for (const float s : scale) inverse.push_back(1.0f / s);
+  return inverse;
+}
+
 }  // namespace
 
 std::string_view fold_name(FoldKind kind) {
@@ -290,8 +296,7 @@ Status check_scales(const FoldGroup& group, std::span<const float> scale) {
 
 Status apply_fold(const FoldGroup& group, std::span<const float> scale, OverlaySource& overlay) {
   NARROW_TRY(check_scales(group, scale));
-  std::vector<float> inverse;
-  for (const float s : scale) inverse.push_back(1.0f / s);
+  const std::vector<float> inverse = inverse_of(scale);
   const auto apply = [&](const std::vector<FoldPart>& parts, std::span<const float> factors) -> Status {
     for (const FoldPart& part : parts) {
       const Shape& shape = overlay.tensors()[part.tensor].shape;
@@ -305,6 +310,23 @@ Status apply_fold(const FoldGroup& group, std::span<const float> scale, OverlayS
   };
   NARROW_TRY(apply(group.producers, inverse));
   return apply(group.consumers, scale);
+}
+
+Status apply_fold(const FoldGroup& group, std::span<const float> scale, TransformedSource& source) {
+  NARROW_TRY(check_scales(group, scale));
+  const auto apply = [&](const std::vector<FoldPart>& parts, std::vector<float> factors) {
+    const auto shared = std::make_shared<const std::vector<float>>(std::move(factors));
+    for (const FoldPart& part : parts) {
+      const std::int64_t k = source.tensors()[part.tensor].shape.row_length();
+      source.add(part.tensor, TransformedSource::Reach::kRow,
+                 [part, shared, k](std::int64_t begin, std::int64_t end, float* rows) {
+                   scale_part(part, *shared, begin, end, k, rows);
+                 });
+    }
+  };
+  apply(group.producers, inverse_of(scale));
+  apply(group.consumers, {scale.begin(), scale.end()});
+  return {};
 }
 
 }  // namespace narrow::model

@@ -10,6 +10,7 @@
 
 #include "model/overlay.h"
 #include "model/source.h"
+#include "model/transformed.h"
 
 namespace narrow::model {
 
@@ -65,6 +66,8 @@ void scale_part(const FoldPart& part, std::span<const float> factors, std::int64
 // Replaces the group's tensors by fp32 ones with the scales folded in. kInvalidArgument: not one scale per
 // channel, or one that is not positive and finite (it names group, channel and value).
 Status apply_fold(const FoldGroup& group, std::span<const float> scale, OverlaySource& overlay);
+// The same as changes of a source that computes its tensors as they are read.
+Status apply_fold(const FoldGroup& group, std::span<const float> scale, TransformedSource& source);
 // The checks alone.
 Status check_scales(const FoldGroup& group, std::span<const float> scale);
 
