@@ -11,7 +11,7 @@ namespace {
 
 namespace packed = kernels::packed;
 
-constexpr int kBins = 96, kLevelBins = 4;  // of a histogram; per level
+constexpr int kBins = 96, kLevelBins = 8;  // of a histogram; per level
 constexpr std::int64_t kRows = 4096;       // evenly spaced ones of larger tensors
 constexpr double kDeviations = 4.5;        // shown to either side of 0
 constexpr int kQuantiles = 200;

@@ -152,7 +152,7 @@
     if (axis.log) {
       Object.assign(s, logRange(chart, isX));
       s.ticks.autoSkip = false;
-      const decades = Math.log10(s.max / s.min), labelled = decades < 3 ? /^[125]e/ : /^1e/;
+      const decades = Math.log10(s.max / s.min), labelled = decades < 1 ? /^\de/ : decades < 3 ? /^[125]e/ : /^1e/;
       s.ticks.callback = (v) => labelled.test(Number(v).toExponential()) ? tick(v, axis.format) : '';
     } else if (!categories) {
       s.ticks.callback = (v) => tick(v, axis.format);
@@ -214,7 +214,8 @@
   };
 
   const drawChart = (item) => {
-    const box = element('div', 'item chart' + (item.series.some((s) => s.labels) || (item.x.categories || []).length > 24 ? ' wide' : ''));
+    const wide = item.series.some((s) => s.labels) || (item.x.categories || []).length > 40;
+    const box = element('div', wide ? 'item wide' : 'item narrow');
     if (item.title) box.append(element('h3', '', item.title));
     if (item.note) box.append(element('p', 'note', item.note));
     const frame = element('div', 'canvas'), canvas = element('canvas');
@@ -287,9 +288,23 @@
     const section = element('section');
     section.append(element('h2', '', s.title));
     for (const p of s.text) section.append(element('p', '', p));
-    const items = element('div', 'items');
-    for (const item of s.items) items.append(item.kind === 'chart' ? drawChart(item) : drawTable(item));
-    section.append(items);
+    // Charts that follow each other stand side by side.
+    let row = null;
+    for (const item of s.items) {
+      const box = item.kind === 'chart' ? drawChart(item) : drawTable(item);
+      if (!box.classList.contains('narrow')) {
+        section.append(box);
+        row = null;
+        continue;
+      }
+      if (row === null) {
+        row = element('div', 'row');
+        section.append(row);
+      }
+      row.append(box);
+      const n = row.children.length;
+      row.style.setProperty('--columns', n % 3 === 0 ? 3 : Math.min(n, 2));
+    }
     return section;
   };
 

@@ -12,7 +12,7 @@ namespace {
 using F = NumberFormat;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr std::size_t kShownTensors = 15;
+constexpr std::size_t kShownTensors = 15, kShownAdvice = 12;
 
 std::string type_name(Format f) { return std::string(format_info(f).name); }
 std::string megabytes(double bytes) { return fmt::format("{:.1f} MB", bytes / 1e6); }
@@ -283,7 +283,8 @@ Section advice_section(const ModelMeasurements& m) {
   s.title = "Advice";
   s.group = m.name;
   s.text = {
-      "What the next larger type would change, the most per byte first. An estimate: the tensor's part in "
+      "What the next larger type would change, for the tensors where it changes most, in all or per byte. An "
+      "estimate: the tensor's part in "
       "the "
       "KL divergence times what round-to-nearest in the new type takes off its squared error."};
   Table t;
@@ -300,6 +301,7 @@ Section advice_section(const ModelMeasurements& m) {
     t.rows.push_back({fmt::format("{} from {} to {}", name, type_name(a.from), type_name(a.to)), bytes,
                       a.kl_change, a.kl_change / (bytes / 1e6), a.error_now, a.error_then});
   }
+  t.shown = kShownAdvice;
   s.items.emplace_back(std::move(t));
   return s;
 }
@@ -355,70 +357,74 @@ Series area_of(const Histogram& h, std::string name) {
   return s;
 }
 
-void add_level_charts(const CloseUp& c, Section& s) {
-  Chart levels;
-  levels.title = fmt::format("{}: on the grid of {}", c.tensor, type_name(c.type));
-  levels.note =
-      "The reference's weights in units of their block's stored scale, and how often each storable level "
-      "was used.";
-  levels.x = {"level", F::kPlain, false, {}};
-  levels.y = {"part of the weights", F::kPercent, false, {}};
-  levels.series.push_back(area_of(c.in_levels, "reference"));
+Chart level_chart(const CloseUp& c) {
+  Chart chart;
+  chart.title = fmt::format("On the grid of {}", type_name(c.type));
+  chart.note =
+      "The reference's weights in units of their block's stored scale, and how often each storable level is "
+      "used.";
+  chart.x = {"level", F::kPlain, false, {}};
+  chart.y = {"part of the weights per level", F::kPercent, false, {}};
+  Series values = area_of(c.in_levels, "reference");
+  // A level takes in what lies around it: as many bins as lie between two levels on average.
+  const double width = (c.in_levels.high - c.in_levels.low) / static_cast<double>(c.in_levels.counts.size());
+  const double spacing = (c.levels.back() - c.levels.front()) / static_cast<double>(c.levels.size() - 1);
+  for (double& y : values.y) y *= spacing / width;
+  chart.series.push_back(std::move(values));
   Series points;
-  points.name = "stored levels";
+  points.name = "stored";
   points.mark = Mark::kPoints;
   points.x = c.levels;
   double sum = 0;
   for (const std::uint64_t n : c.level_counts) sum += static_cast<double>(n);
   for (const std::uint64_t n : c.level_counts) points.y.push_back(sum > 0 ? static_cast<double>(n) / sum : 0);
-  levels.series.push_back(std::move(points));
-  s.items.emplace_back(std::move(levels));
-  if (c.scales.counts.empty()) return;
-  Chart scales;
-  scales.title = c.tensor + ": scales";
-  scales.note = "Size of the step between levels, over the tensor's blocks.";
-  scales.x = {"log10 of the scale", F::kPlain, false, {}};
-  scales.y = {"part of the blocks", F::kPercent, false, {}};
-  scales.series.push_back(area_of(c.scales, "scales"));
-  s.items.emplace_back(std::move(scales));
+  chart.series.push_back(std::move(points));
+  return chart;
 }
 
-Section close_up_section(const ModelMeasurements& m) {
-  Section s;
-  s.title = "Weights and scales";
-  s.group = m.name;
-  s.text = {
-      "Values of single tensors: those with the largest part in the KL divergence, unless others were asked "
-      "for. Values outside of a histogram are counted in its first and last bins."};
-  for (const CloseUp& c : m.close_ups) {
-    Chart weights;
-    weights.title = fmt::format("{} ({})", c.tensor, type_name(c.type));
-    weights.x = {"weight", F::kPlain, false, {}};
-    weights.y = {"part of the weights", F::kPercent, false, {}};
-    weights.series = {area_of(c.reference, "reference"), area_of(c.stored, "stored")};
-    s.items.emplace_back(std::move(weights));
-    if (!c.levels.empty()) add_level_charts(c, s);
-    if (c.input_rms.empty() && c.input_absmax.empty()) continue;
-    Chart inputs;
-    inputs.title = c.tensor + ": inputs";
-    inputs.note =
-        "Calibrated activations that meet this tensor, by input channel, from the quietest to the loudest.";
-    inputs.x = {"channels below (%)", F::kPlain, false, {}};
-    inputs.y = {"size", F::kPlain, true, {}};
-    for (const auto& [name, values] :
-         {std::pair("root mean square", &c.input_rms), std::pair("largest", &c.input_absmax)}) {
-      Series line;
-      line.name = name;
-      line.mark = Mark::kBareLine;
-      for (std::size_t i = 0; i < values->size(); ++i) {
-        line.x.push_back(100.0 * static_cast<double>(i) /
-                         static_cast<double>(std::max<std::size_t>(1, values->size() - 1)));
-        line.y.push_back(above_zero((*values)[i]));
-      }
-      if (any_finite(line.y)) inputs.series.push_back(std::move(line));
+Chart input_chart(const CloseUp& c) {
+  Chart chart;
+  chart.title = "Inputs";
+  chart.note = "Activations that meet this tensor, by input channel, from the quietest to the loudest.";
+  chart.x = {"channels below (%)", F::kPlain, false, {}};
+  chart.y = {"size", F::kPlain, true, {}};
+  for (const auto& [name, values] :
+       {std::pair("root mean square", &c.input_rms), std::pair("largest", &c.input_absmax)}) {
+    Series line;
+    line.name = name;
+    line.mark = Mark::kBareLine;
+    const auto last = static_cast<double>(std::max<std::size_t>(2, values->size()) - 1);
+    for (std::size_t i = 0; i < values->size(); ++i) {
+      line.x.push_back(100 * static_cast<double>(i) / last);
+      line.y.push_back(above_zero((*values)[i]));
     }
-    if (!inputs.series.empty()) s.items.emplace_back(std::move(inputs));
+    if (any_finite(line.y)) chart.series.push_back(std::move(line));
   }
+  return chart;
+}
+
+Section close_up_section(const ModelMeasurements& m, const CloseUp& c) {
+  Section s;
+  s.title = "Values of " + c.tensor;
+  s.group = m.name;
+  Chart weights;
+  weights.title = fmt::format("Weights ({})", type_name(c.type));
+  weights.note = "Values outside are counted in the first and last bins.";
+  weights.x = {"weight", F::kPlain, false, {}};
+  weights.y = {"part of the weights", F::kPercent, false, {}};
+  weights.series = {area_of(c.reference, "reference"), area_of(c.stored, "stored")};
+  s.items.emplace_back(std::move(weights));
+  if (c.levels.size() > 1) s.items.emplace_back(level_chart(c));
+  if (!c.scales.counts.empty()) {
+    Chart scales;
+    scales.title = "Scales";
+    scales.note = "Sizes of the step between levels, over the tensor's blocks.";
+    scales.x = {"log10 of the scale", F::kPlain, false, {}};
+    scales.y = {"part of the blocks", F::kPercent, false, {}};
+    scales.series.push_back(area_of(c.scales, "scales"));
+    s.items.emplace_back(std::move(scales));
+  }
+  if (Chart inputs = input_chart(c); !inputs.series.empty()) s.items.emplace_back(std::move(inputs));
   return s;
 }
 
@@ -439,7 +445,7 @@ Document describe(const Measurements& m) {
     d.sections.push_back(tensors_section(one));
     if (!one.advice.empty()) d.sections.push_back(advice_section(one));
     if (!one.worst.empty()) d.sections.push_back(worst_section(one));
-    if (!one.close_ups.empty()) d.sections.push_back(close_up_section(one));
+    for (const CloseUp& c : one.close_ups) d.sections.push_back(close_up_section(one, c));
   }
   d.measurements_json = to_json(m);
   return d;

@@ -17,7 +17,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr std::int64_t kChunkElements = 64 * 1024;
 // Of a tensor, when a larger type is tried on it.
 constexpr std::int64_t kSampleElements = 256 * 1024;
-constexpr std::size_t kAdvised = 24, kAdviceShown = 12;
+constexpr std::size_t kAdvised = 24;
+constexpr double kNextError = 0.7;
 
 Result<InputStatistics> statistics_for(const TensorInfo& t, const StatisticsOf& statistics) {
   InputStatistics s;
@@ -170,8 +171,8 @@ Result<Advice> advise_tensor(const model::ModelSource& model, const model::Model
   a.error_then = now.best();
   for (const Format f : larger_types(d.type, k)) {
     NARROW_ASSIGN(const RowError then, error_in(f, t.shape, sample, s));
-    // A type that is only a little better is not the next larger one, whatever its size.
-    if (then.best() > 0.9 * a.error_now) continue;
+    // A type that is only a little better is not the next larger one, whatever its size: a bit halves errors.
+    if (then.best() > kNextError * a.error_now) continue;
     a.to = f;
     a.error_then = then.best();
     break;
@@ -299,10 +300,8 @@ Result<std::vector<Advice>> advise(const model::ModelSource& model, const model:
   }
   progress.update(chosen.size(), "");
   progress.end();
-  std::stable_sort(out.begin(), out.end(), [](const Advice& a, const Advice& b) {
-    return a.kl_change / static_cast<double>(a.more_bytes) < b.kl_change / static_cast<double>(b.more_bytes);
-  });
-  out.resize(std::min(out.size(), kAdviceShown));
+  std::stable_sort(out.begin(), out.end(),
+                   [](const Advice& a, const Advice& b) { return a.kl_change < b.kl_change; });
   return out;
 }
 

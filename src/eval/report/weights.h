@@ -34,7 +34,7 @@ Result<std::vector<TensorDamage>> compare_weights(const model::ModelSource& mode
 
 // What the next larger type would change, for the tensors with the largest share per byte and per tensor:
 // the model's KL divergence taken as a sum of kl_share, each in proportion to the square of its tensor's
-// error. The largest change per byte first. The new error is that of round-to-nearest on a sample of rows.
+// error. The largest change first. The new error is that of round-to-nearest on a sample of rows.
 Result<std::vector<Advice>> advise(const model::ModelSource& model, const model::ModelSource& reference,
                                    const std::vector<TensorDamage>& damages, const StatisticsOf& statistics,
                                    ProgressSink& progress);
