@@ -14,10 +14,17 @@ namespace narrow::ops {
 
 // Which forms of the rows some products need.
 struct Forms {
-  bool f32 = false;     // for weights that are not packed
-  bool blocks = false;  // int8 with a scale per 32 values, for weights packed in their stored format
-  bool tokens = false;  // int8 with a scale per row, for dense weights
-  kernels::DenseInt8Scheme scheme;  // of tokens
+  bool f32 = false;        // for weights that are not packed
+  bool blocks = false;     // int8 with a scale per 32 values, for weights packed in their stored format
+  bool tokens = false;     // int8 with a scale per row, for dense weights
+  bool simulated = false;  // quantized with a scale per row and dequantized to fp32
+  // Of tokens, of simulated rows and, with row_scale, of blocks, whose groups then share their row's scale.
+  kernels::DenseInt8Scheme scheme;
+  bool row_scale = false;
+  // Columns that are 0 in all these forms and stay fp32 in outliers().
+  const std::int32_t* outliers = nullptr;
+  std::int64_t n_outliers = 0;
+  // Weights that share an input have the same scheme and outliers.
   static Forms of(std::initializer_list<const Weight*> weights);
 };
 
@@ -41,18 +48,24 @@ class Activations {
   ConstMatrix f32() const { return f32_; }                          // data is null when absent
   const kernels::QuantizedRows& blocks() const { return blocks_; }  // q is null when absent
   const kernels::DenseInt8Rows& tokens() const { return tokens_; }  // q is null when absent
+  ConstMatrix simulated() const { return simulated_; }              // [rows, cols]; data is null when absent
+  ConstMatrix outliers() const { return outliers_; }                // [rows, n_outliers], likewise
 
  private:
   void shape(std::int64_t rows, std::int64_t cols, Forms forms);
-  void quantize_row(const float* x, std::int64_t r);  // into all int8 forms
+  // Into all forms but fp32.
+  void quantize_row(const float* x, std::int64_t r);
+  void quantize_blocks(const float* x, std::int64_t r);
+  const float* take_outliers(const float* x, std::int64_t r);  // the row without them
 
   ConstMatrix f32_;
   kernels::QuantizedRows blocks_;
   kernels::DenseInt8Rows tokens_;
-  kernels::DenseInt8Scheme scheme_;
+  Forms forms_;
+  Matrix simulated_, outliers_;
   std::int64_t rows_ = 0, cols_ = 0;
   AlignedBuffer<std::int8_t> q_, token_q_;
-  AlignedBuffer<float> scale_, token_scale_;
+  AlignedBuffer<float> scale_, token_scale_, simulated_values_, outlier_values_, masked_;
   AlignedBuffer<std::int32_t> sums_, token_zero_, token_sum_;
 };
 

@@ -9,6 +9,7 @@
 #include "kernels/dispatch.h"
 #include "ops/gemm.h"
 #include "ops/scratch.h"
+#include "ops/simulate.h"
 
 namespace narrow::ops {
 namespace {
@@ -40,7 +41,7 @@ Status check_product(const Activations& x, const Product& p) {
                       given.text(), shape.text(), p.out.shape().text());
   }
   const FormatInfo& format = format_info(p.weight.stored.format);
-  if (format.decode == nullptr) {
+  if (format.decode == nullptr && p.weight.code_scales == nullptr) {
     return make_error(ErrorCode::kUnsupported,
                       "matmul: weight {} is stored as {}, which is not a number to multiply by", shape.text(),
                       format.name);
@@ -50,9 +51,10 @@ Status check_product(const Activations& x, const Product& p) {
                       "matmul: rows of the weight {} are no multiple of {}'s block of {}", shape.text(),
                       format.name, format.block_size);
   }
-  const bool prepared = p.weight.dense != nullptr ? x.tokens().q != nullptr
-                        : p.weight.packed()       ? x.blocks().q != nullptr
-                                                  : x.f32().data != nullptr;
+  const bool prepared = p.weight.simulated != nullptr ? x.simulated().data != nullptr
+                        : !p.weight.packed()          ? x.f32().data != nullptr
+                        : p.weight.dense != nullptr   ? x.tokens().q != nullptr
+                                                      : x.blocks().q != nullptr;
   if (x.rows() > 0 && !prepared) {
     return make_error(ErrorCode::kInvalidArgument, "matmul: x {} was not prepared for the weight {}",
                       given.text(), shape.text());
@@ -69,7 +71,7 @@ struct Tile {
 std::vector<Tile> cut_tiles(std::span<const Product> products, std::int64_t features) {
   std::vector<Tile> tiles;
   for (const Product& p : products) {
-    if (p.weight.packed()) continue;
+    if (p.weight.packed() || p.weight.simulated != nullptr) continue;
     for (std::int64_t begin = 0; begin < p.out.cols; begin += features) {
       tiles.push_back({&p, begin, std::min(features, p.out.cols - begin)});
     }
@@ -229,6 +231,7 @@ void multiply_packed(const Activations& x, std::span<const Product> products) {
             p.weight.kernel->multiply(panels, rows, x.blocks(), p.out.data + begin, p.out.stride,
                                       reinterpret_cast<std::byte*>(memory.of(thread)));
           }
+          add_outliers(x, p, begin, begin + rows);
         });
   });
 }
@@ -239,7 +242,13 @@ Status matmul(const Activations& x, std::span<const Product> products) {
   for (const Product& p : products) NARROW_TRY(check_product(x, p));
   if (x.rows() == 0) return {};
   bool packed = false, stored = false;
-  for (const Product& p : products) (p.weight.packed() ? packed : stored) = true;
+  for (const Product& p : products) {
+    if (p.weight.simulated != nullptr) {
+      multiply_simulated(x, p);
+    } else {
+      (p.weight.packed() ? packed : stored) = true;
+    }
+  }
   if (packed) multiply_packed(x, products);
   if (stored) return multiply_stored(x.f32(), products);
   return {};

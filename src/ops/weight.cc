@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/thread_team.h"
@@ -12,31 +13,46 @@ namespace {
 
 // Stored bytes that are packed before they are given back.
 constexpr std::size_t kStepBytes = std::size_t{4} << 20;
+constexpr std::int64_t kRowsPerItem = 16;
 
-// Rows of a dense panel as codes: int8 per row, scale absmax / 127.
-void pack_dense(const Weight& w, std::int64_t begin, std::int64_t rows, float* values, std::int8_t* codes,
-                std::byte* panel) {
+// The codes and scales of rows of a dense weight: as stored, or absmax / 127 of what the outlier columns
+// leave.
+void dense_codes(const Weight& w, std::int64_t begin, std::int64_t rows, std::int8_t* codes, float* scales) {
   const std::int64_t k = w.k();
-  float scales[kernels::kDenseInt8PanelRows];
+  if (w.code_scales != nullptr) {
+    std::memcpy(codes, w.stored.row(begin), static_cast<std::size_t>(rows * k));
+    std::copy_n(w.code_scales + begin, rows, scales);
+    return;
+  }
+  std::vector<float> values(static_cast<std::size_t>(k));
   const DecodeRow decode = format_info(w.stored.format).decode;
   for (std::int64_t r = 0; r < rows; ++r) {
-    decode(w.stored.row(begin + r), values, k);
+    decode(w.stored.row(begin + r), values.data(), k);
+    for (std::int64_t i = 0; i < w.n_outliers; ++i) values[static_cast<std::size_t>(w.outliers[i])] = 0.0f;
     float absmax = 0.0f;
     bool finite = true;
-    for (std::int64_t i = 0; i < k; ++i) {
-      absmax = std::max(absmax, std::abs(values[i]));
-      finite = finite && std::isfinite(values[i]);
+    for (const float v : values) {
+      absmax = std::max(absmax, std::abs(v));
+      finite = finite && std::isfinite(v);
     }
-    const float inverse = 127.0f / absmax;
-    const bool usable = finite && absmax > 0.0f && std::isfinite(inverse);
+    const float scale = finite ? kernels::dense_int8_scale(absmax / 127.0f) : 0.0f;
+    const float inverse = 1.0f / scale;
+    const bool usable = finite && scale > 0.0f && std::isfinite(inverse);
     // What is not finite shows in every product of the row.
-    scales[r] = !finite ? std::numeric_limits<float>::quiet_NaN() : usable ? absmax / 127.0f : 0.0f;
+    scales[r] = !finite ? std::numeric_limits<float>::quiet_NaN() : usable ? scale : 0.0f;
     for (std::int64_t i = 0; i < k; ++i) {
       codes[r * k + i] =
-          usable ? static_cast<std::int8_t>(std::nearbyint(values[i] * inverse)) : std::int8_t{0};
+          usable ? static_cast<std::int8_t>(std::nearbyint(values[static_cast<std::size_t>(i)] * inverse))
+                 : std::int8_t{0};
     }
   }
-  w.dense->pack(codes, k, scales, nullptr, rows, k, panel);
+}
+
+void pack_dense(const Weight& w, std::int64_t begin, std::int64_t rows, std::byte* panel) {
+  float scales[kernels::kDenseInt8PanelRows];
+  std::vector<std::int8_t> codes(static_cast<std::size_t>(w.k() * rows));
+  dense_codes(w, begin, rows, codes.data(), scales);
+  w.dense->pack(codes.data(), w.k(), scales, nullptr, rows, w.k(), panel);
 }
 
 }  // namespace
@@ -56,12 +72,65 @@ std::int64_t Weight::panel_rows() const {
 
 void PackedWeights::choose(Weight& weight, const PackAs& as) {
   const bool fits = weight.k() <= kernels::kMaxDenseAsymmetricRows;
-  if (as.dense && fits && format_info(weight.stored.format).decode != nullptr) {
+  if (weight.code_scales != nullptr) {
+    weight.dense = kernels::kernels().dense_int8;
+  } else if (as.dense && fits && format_info(weight.stored.format).decode != nullptr) {
     weight.dense = kernels::kernels().dense_int8;
     weight.scheme = as.scheme;
   } else {
     weight.kernel = packed_kernel(weight.stored.format);
   }
+}
+
+std::size_t PackedWeights::bytes() const {
+  std::size_t total = panels_.size();
+  for (const AlignedBuffer<float>& v : values_) total += v.size() * sizeof(float);
+  return total;
+}
+
+void PackedWeights::add_outliers(Weight& w) {
+  if (w.n_outliers == 0 || (w.dense == nullptr && w.kernel == nullptr)) return;
+  const std::int64_t n = w.n();
+  const bool apart = !w.outlier_stored.empty();
+  const TensorView& from = apart ? w.outlier_stored : w.stored;
+  AlignedBuffer<float>& rows = values_.emplace_back(static_cast<std::size_t>(w.n_outliers * n));
+  const DecodeRow decode = format_info(from.format).decode;
+  parallel_for((n + kRowsPerItem - 1) / kRowsPerItem, [&](std::int64_t item, int) {
+    std::vector<float> values(static_cast<std::size_t>(from.shape.row_length()));
+    const std::int64_t end = std::min(n, (item + 1) * kRowsPerItem);
+    for (std::int64_t r = item * kRowsPerItem; r < end; ++r) {
+      decode(from.row(r), values.data(), from.shape.row_length());
+      for (std::int64_t c = 0; c < w.n_outliers; ++c) {
+        rows.data()[c * n + r] = values[static_cast<std::size_t>(apart ? c : w.outliers[c])];
+      }
+    }
+  });
+  w.outlier_rows = rows.data();
+}
+
+void PackedWeights::simulate(Weight& w) {
+  if (w.dense == nullptr && (w.kernel == nullptr || !w.row_scale)) {
+    w.kernel = nullptr;
+    return;
+  }
+  const std::int64_t n = w.n(), k = w.k();
+  AlignedBuffer<float>& all = values_.emplace_back(static_cast<std::size_t>(n * k));
+  const DecodeRow decode = format_info(w.stored.format).decode;
+  parallel_for((n + kRowsPerItem - 1) / kRowsPerItem, [&](std::int64_t item, int) {
+    const std::int64_t begin = item * kRowsPerItem, rows = std::min(kRowsPerItem, n - begin);
+    float* out = all.data() + begin * k;
+    if (w.dense == nullptr) {
+      for (std::int64_t r = 0; r < rows; ++r) decode(w.stored.row(begin + r), out + r * k, k);
+      return;
+    }
+    std::vector<std::int8_t> codes(static_cast<std::size_t>(rows * k));
+    float scales[kRowsPerItem];
+    dense_codes(w, begin, rows, codes.data(), scales);
+    for (std::int64_t i = 0; i < rows * k; ++i) {
+      out[i] = scales[i / k] * static_cast<float>(codes[static_cast<std::size_t>(i)]);
+    }
+  });
+  w.simulated = all.data();
 }
 
 std::vector<std::size_t> PackedWeights::reserve(const std::vector<Weight*>& weights) {
@@ -92,9 +161,7 @@ std::int64_t PackedWeights::pack_some(const Weight& weight, std::size_t offset, 
       weight.kernel->pack(weight.stored.row(begin), stride, rows, k, panel);
       return;
     }
-    std::vector<float> values(static_cast<std::size_t>(k));
-    std::vector<std::int8_t> codes(static_cast<std::size_t>(k * rows));
-    pack_dense(weight, begin, rows, values.data(), codes.data(), panel);
+    pack_dense(weight, begin, rows, panel);
   });
   return first + count;
 }

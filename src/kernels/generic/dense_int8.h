@@ -43,12 +43,13 @@ static inline DenseInt8Row dense_int8_row(const DenseInt8Scheme& scheme, float l
   hi = hi > 0.0f ? hi : 0.0f;
   const float range = scheme.asymmetric ? hi - lo : (hi > -lo ? hi : -lo);
   const float steps = scheme.asymmetric ? 255.0f : 127.0f;
-  const float inverse = steps / range;
+  const float scale = range < __builtin_inff() ? dense_int8_scale(range / steps) : range;
+  const float inverse = 1.0f / scale;
   if (range == __builtin_inff()) return {range, 0.0f, 0, false};
   if (!(range > 0.0f) || inverse == __builtin_inff()) return {0.0f, 0.0f, 0, false};
   const std::int32_t zero =
       scheme.asymmetric ? static_cast<std::int32_t>(__builtin_nearbyintf(-128.0f - lo * inverse)) : 0;
-  return {range / steps, inverse, zero, true};
+  return {scale, inverse, zero, true};
 }
 
 void dense_int8_quantize_row(const DenseInt8Scheme& scheme, const float* x, std::int64_t k, std::int8_t* q,
