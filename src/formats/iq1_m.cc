@@ -2,9 +2,30 @@
 
 #include "formats/iq_fit.h"
 #include "formats/iq_grids.h"
+#include "formats/iq_unit.h"
 
 namespace narrow::formats {
 namespace {
+
+struct Scales {
+  std::uint16_t words[4];
+  float d;
+  explicit Scales(const BlockIQ1_M& b) {
+    std::memcpy(words, b.scales, sizeof(words));
+    // The top nibbles of the four scale words make up the f16 scale of the super-block.
+    const auto bits =
+        (words[0] >> 12) | ((words[1] >> 12) << 4) | ((words[2] >> 12) << 8) | ((words[3] >> 12) << 12);
+    d = to_f32(f16{static_cast<std::uint16_t>(bits)});
+  }
+  // Of weights 16 s to 16 s + 15.
+  float of(int s) const { return d * static_cast<float>(2 * ((words[s / 4] >> (3 * (s % 4))) & 7) + 1); }
+};
+
+void expand(float scale, int index, bool negative_shift, float* dst) {
+  const float delta = negative_shift ? -kIQ1Delta : kIQ1Delta;
+  const auto& grid = kIQ1Grid[static_cast<std::size_t>(index)];
+  for (std::size_t j = 0; j < 8; ++j) dst[j] = scale * (static_cast<float>(grid[j]) + delta);
+}
 
 struct Codec {
   static constexpr int kBlock = 16, kSteps = 8;
@@ -20,19 +41,10 @@ struct Codec {
 void decode_iq1_m(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
     const auto b = load_block<BlockIQ1_M>(src, i);
-    // The top nibbles of the four scale words make up the f16 scale of the super-block.
-    std::uint16_t scales[4];
-    std::memcpy(scales, b.scales, sizeof(scales));
-    const auto d_bits =
-        (scales[0] >> 12) | ((scales[1] >> 12) << 4) | ((scales[2] >> 12) << 8) | ((scales[3] >> 12) << 12);
-    const float d = to_f32(f16{static_cast<std::uint16_t>(d_bits)});
+    const Scales scales(b);
     for (int g = 0; g < kSuperBlock / 8; ++g) {
-      const int half = g / 2;  // 16 weights share a scale
-      const float scale = d * static_cast<float>(2 * ((scales[half / 4] >> (3 * (half % 4))) & 7) + 1);
-      const std::uint32_t qh = b.qh[g / 2] >> (4 * (g % 2));
-      const float delta = (qh & 8u) != 0 ? -kIQ1Delta : kIQ1Delta;
-      const auto& grid = kIQ1Grid[b.qs[g] | ((qh & 7u) << 8)];
-      for (int j = 0; j < 8; ++j) dst[8 * g + j] = scale * (static_cast<float>(grid[j]) + delta);
+      const int nibble = b.qh[g / 2] >> (4 * (g % 2));
+      expand(scales.of(g / 2), b.qs[g] | ((nibble & 7) << 8), (nibble & 8) != 0, dst + 8 * g);
     }
   }
 }
@@ -61,6 +73,22 @@ void encode_iq1_m(const float* src, std::byte* dst, std::int64_t k, const Encode
     }
     store_block(dst, i, b);
   }
+}
+
+void decide_iq1_m(std::byte* block, int u, const float* x, const float* metric, float* y) {
+  auto b = load_block<BlockIQ1_M>(block, 0);
+  const Scales scales(b);
+  const float scale = scales.of(u / 2);
+  const int at = 4 * (u % 2);
+  const int nibble = b.qh[u / 2] >> at;
+  IqChoice c{{static_cast<std::uint16_t>(b.qs[u] | ((nibble & 7) << 8))},
+             static_cast<std::uint8_t>((nibble >> 3) & 1)};
+  if (scale != 0) decide_iq1_group(scale, x, metric, true, &c);
+  expand(scale, c.index[0], c.signs != 0, y);
+  b.qs[u] = static_cast<std::uint8_t>(c.index[0] & 0xff);
+  b.qh[u / 2] =
+      static_cast<std::uint8_t>((b.qh[u / 2] & ~(15 << at)) | (((c.index[0] >> 8) | (c.signs << 3)) << at));
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

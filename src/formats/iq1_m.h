@@ -23,5 +23,7 @@ static_assert(sizeof(BlockIQ1_M) == 56);
 
 void decode_iq1_m(const std::byte* src, float* dst, std::int64_t k);
 void encode_iq1_m(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+// Units of 8 (formats/unit_codec.h).
+void decide_iq1_m(std::byte* block, int u, const float* x, const float* metric, float* y);
 
 }  // namespace narrow::formats

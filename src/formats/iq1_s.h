@@ -22,5 +22,7 @@ static_assert(sizeof(BlockIQ1_S) == 50);
 
 void decode_iq1_s(const std::byte* src, float* dst, std::int64_t k);
 void encode_iq1_s(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+// Units of 8 (formats/unit_codec.h).
+void decide_iq1_s(std::byte* block, int u, const float* x, const float* metric, float* y);
 
 }  // namespace narrow::formats

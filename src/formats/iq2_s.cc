@@ -2,9 +2,16 @@
 
 #include "formats/iq_fit.h"
 #include "formats/iq_grids.h"
+#include "formats/iq_unit.h"
 
 namespace narrow::formats {
 namespace {
+
+// The scale of group g of 8 weights.
+float group_scale(const BlockIQ2_S& b, int g) {
+  const int nibble = (b.scales[g / 4] >> (4 * (g / 2 % 2))) & 15;
+  return to_f32(b.d) * (0.5f + static_cast<float>(nibble)) * 0.25f;
+}
 
 struct Codec {
   static constexpr int kBlock = 16, kSteps = 16;
@@ -20,11 +27,9 @@ struct Codec {
 void decode_iq2_s(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
     const auto b = load_block<BlockIQ2_S>(src, i);
-    const float d = to_f32(b.d);
     const std::uint8_t* signs = b.qs + kSuperBlock / 8;
     for (int g = 0; g < kSuperBlock / 8; ++g) {
-      const int nibble = (b.scales[g / 4] >> (4 * (g / 2 % 2))) & 15;
-      const float scale = d * (0.5f + static_cast<float>(nibble)) * 0.25f;
+      const float scale = group_scale(b, g);
       const std::uint32_t high = (b.qh[g / 4] >> (2 * (g % 4))) & 3u;
       iq_expand(scale, kIQ2SGrid[b.qs[g] | (high << 8)], signs[g], dst + 8 * g);
     }
@@ -52,6 +57,20 @@ void encode_iq2_s(const float* src, std::byte* dst, std::int64_t k, const Encode
     }
     store_block(dst, i, b);
   }
+}
+
+void decide_iq2_s(std::byte* block, int u, const float* x, const float* metric, float* y) {
+  auto b = load_block<BlockIQ2_S>(block, 0);
+  const float scale = group_scale(b, u);
+  const int shift = 2 * (u % 4);
+  std::uint8_t& signs = b.qs[kSuperBlock / 8 + u];
+  IqChoice c{{static_cast<std::uint16_t>(b.qs[u] | (((b.qh[u / 4] >> shift) & 3) << 8))}, signs};
+  if (scale != 0) decide_iq_group<false>(iq2_s_codebook(), scale, x, metric, &c);
+  iq_expand(scale, kIQ2SGrid[c.index[0]], c.signs, y);
+  b.qs[u] = static_cast<std::uint8_t>(c.index[0] & 0xff);
+  b.qh[u / 4] = static_cast<std::uint8_t>((b.qh[u / 4] & ~(3 << shift)) | ((c.index[0] >> 8) << shift));
+  signs = c.signs;
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

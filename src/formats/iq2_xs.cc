@@ -2,9 +2,16 @@
 
 #include "formats/iq_fit.h"
 #include "formats/iq_grids.h"
+#include "formats/iq_unit.h"
 
 namespace narrow::formats {
 namespace {
+
+// The scale of group g of 8 weights.
+float group_scale(const BlockIQ2_XS& b, int g) {
+  const int nibble = (b.scales[g / 4] >> (4 * (g / 2 % 2))) & 15;
+  return to_f32(b.d) * (0.5f + static_cast<float>(nibble)) * 0.25f;
+}
 
 struct Codec {
   static constexpr int kBlock = 16, kSteps = 16;
@@ -20,10 +27,8 @@ struct Codec {
 void decode_iq2_xs(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
     const auto b = load_block<BlockIQ2_XS>(src, i);
-    const float d = to_f32(b.d);
     for (int g = 0; g < kSuperBlock / 8; ++g) {
-      const int nibble = (b.scales[g / 4] >> (4 * (g / 2 % 2))) & 15;
-      const float scale = d * (0.5f + static_cast<float>(nibble)) * 0.25f;
+      const float scale = group_scale(b, g);
       iq_expand(scale, kIQ2XSGrid[b.qs[g] & 0x1ffu], iq_signs(b.qs[g] >> 9), dst + 8 * g);
     }
   }
@@ -47,6 +52,16 @@ void encode_iq2_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
     }
     store_block(dst, i, b);
   }
+}
+
+void decide_iq2_xs(std::byte* block, int u, const float* x, const float* metric, float* y) {
+  auto b = load_block<BlockIQ2_XS>(block, 0);
+  const float scale = group_scale(b, u);
+  IqChoice c{{static_cast<std::uint16_t>(b.qs[u] & 0x1ffu)}, iq_signs(b.qs[u] >> 9)};
+  if (scale != 0) decide_iq_group<true>(iq2_xs_codebook(), scale, x, metric, &c);
+  iq_expand(scale, kIQ2XSGrid[c.index[0]], c.signs, y);
+  b.qs[u] = static_cast<std::uint16_t>(c.index[0] | ((c.signs & 0x7f) << 9));
+  store_block(block, 0, b);
 }
 
 }  // namespace narrow::formats

@@ -24,5 +24,7 @@ static_assert(sizeof(BlockIQ3_S) == 110);
 
 void decode_iq3_s(const std::byte* src, float* dst, std::int64_t k);
 void encode_iq3_s(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+// Units of 4 (formats/unit_codec.h).
+void decide_iq3_s(std::byte* block, int u, const float* x, const float* metric, float* y);
 
 }  // namespace narrow::formats

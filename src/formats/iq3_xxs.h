@@ -21,5 +21,7 @@ static_assert(sizeof(BlockIQ3_XXS) == 98);
 
 void decode_iq3_xxs(const std::byte* src, float* dst, std::int64_t k);
 void encode_iq3_xxs(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
+// Units of 8 (formats/unit_codec.h).
+void decide_iq3_xxs(std::byte* block, int u, const float* x, const float* metric, float* y);
 
 }  // namespace narrow::formats

@@ -44,7 +44,7 @@ class IqCodebook {
 
   template <std::size_t kEntries>
   IqCodebook(const IqGrid<kEntries, kWidth>& grid, const std::array<int, kLevels>& levels)
-      : entries_(kEntries) {
+      : grid_(grid[0].data()), entries_(kEntries) {
     for (int l = 0; l < kLevels; ++l) levels_[l] = static_cast<float>(levels[static_cast<std::size_t>(l)]);
     int place = 0;
     for (int p = 0; p < kPatterns; ++p) {
@@ -75,6 +75,8 @@ class IqCodebook {
   std::uint16_t index(int place) const { return entries_[static_cast<std::size_t>(place)].index; }
   // Its kWidth values.
   const std::int8_t* values(int place) const { return entries_[static_cast<std::size_t>(place)].value; }
+  // The same, of a grid index.
+  const std::int8_t* entry(int index) const { return grid_ + index * kWidth; }
   int size() const { return static_cast<int>(entries_.size()); }
 
   // Costs w * (t - value)^2 of a target t[kWidth]. With `flipped`, also those of the same patterns with one
@@ -137,8 +139,14 @@ class IqCodebook {
 
   // The `count` cheapest entries, cheapest first; places and costs. Returns how many there are.
   int nearest_few(const Half& low, const Half& high, int count, Best* out) const {
+    nearest(low, high, out);
+    if (count == 1) return 1;
+    // Most of them lie in the buckets that are about as good as the best entry's; those come first, so that
+    // the bound is tight for the others.
+    const float near = 1.5f * out[0].cost;
+    constexpr float kFar = std::numeric_limits<float>::infinity();
     int n = 0;
-    for_buckets(low, high.least, std::numeric_limits<float>::infinity(), [&](int p) {
+    const auto visit = [&](int p) {
       for (int e = first_[p]; e < first_[p + 1]; ++e) {
         const float sum = low.cost[p] + high.cost[high_[static_cast<std::size_t>(e)]];
         if (n == count && !(sum < out[n - 1].cost)) continue;
@@ -146,9 +154,24 @@ class IqCodebook {
         for (; at > 0 && sum < out[at - 1].cost; --at) out[at] = out[at - 1];
         out[at] = {sum, e};
       }
-      return n < count ? std::numeric_limits<float>::infinity() : out[n - 1].cost;
+      return n < count ? kFar : out[n - 1].cost;
+    };
+    for_buckets(low, high.least, near, [&](int p) {
+      visit(p);
+      return near;
+    });
+    for_buckets(low, high.least, n < count ? kFar : out[n - 1].cost, [&](int p) {
+      if (low.cost[p] + high.least < near) return n < count ? kFar : out[n - 1].cost;
+      return visit(p);
     });
     return n;
+  }
+
+  // The level nearest to v.
+  float nearest_level(float v) const {
+    float best = levels_[0];
+    for (int l = 1; l < kLevels; ++l) best = v > 0.5f * (levels_[l - 1] + levels_[l]) ? levels_[l] : best;
+    return best;
   }
 
  private:
@@ -214,6 +237,7 @@ class IqCodebook {
 
   alignas(32) float levels_[8] = {};
   int first_[kPatterns + 1];
+  const std::int8_t* grid_;
   std::vector<std::uint8_t> high_;  // the upper halves alone, for the scans
   std::vector<Entry> entries_;
 };

@@ -7,8 +7,13 @@ namespace {
 
 bool odd(std::uint32_t signs) { return (std::popcount(signs) & 1) != 0; }
 
-// Among n elements, the one whose sign costs least to turn.
-int cheapest_flip(const float* t, const float* w, const std::int8_t* level, int n) {
+void copy_levels(const std::int8_t* level, int n, float* q) {
+  for (int j = 0; j < n; ++j) q[j] = static_cast<float>(level[j]);
+}
+
+}  // namespace
+
+int cheapest_turn(const float* t, const float* w, const std::int8_t* level, int n) {
   int best = 0;
   float least = std::numeric_limits<float>::infinity();
   for (int j = 0; j < n; ++j) {
@@ -20,12 +25,6 @@ int cheapest_flip(const float* t, const float* w, const std::int8_t* level, int 
   }
   return best;
 }
-
-void copy_levels(const std::int8_t* level, int n, float* q) {
-  for (int j = 0; j < n; ++j) q[j] = static_cast<float>(level[j]);
-}
-
-}  // namespace
 
 template <bool kEven>
 void find_iq_group(const IqCodebook8& book, const float* x, const float* w, std::uint8_t natural,
@@ -50,7 +49,7 @@ void find_iq_group(const IqCodebook8& book, const float* x, const float* w, std:
   book.nearest(plain.low, flipped.high, &best);
   const int begin = best.cost < in_low ? 4 : 0;
   const std::int8_t* level = book.values(best.place);
-  const int flip = begin + cheapest_flip(t + begin, w + begin, level + begin, 4);
+  const int flip = begin + cheapest_turn(t + begin, w + begin, level + begin, 4);
   code->place[0] = static_cast<std::uint16_t>(best.place);
   code->signs = static_cast<std::uint8_t>(natural ^ (1u << flip));
   copy_levels(level, 8, q);
@@ -88,7 +87,7 @@ void find_iq_group(const IqCodebook4& book, const float* x, const float* w, std:
     copy_levels(level, 4, q + 4 * h);
     if (which != h) continue;
     const int begin = turned_at[h];
-    const int j = 4 * h + begin + cheapest_flip(t + 4 * h + begin, w + 4 * h + begin, level + begin, 2);
+    const int j = 4 * h + begin + cheapest_turn(t + 4 * h + begin, w + 4 * h + begin, level + begin, 2);
     code->signs = static_cast<std::uint8_t>(natural ^ (1u << j));
     q[j] = -q[j];
   }

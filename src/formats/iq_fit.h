@@ -50,6 +50,9 @@ template <bool kEven>
 void find_iq_group(const IqCodebook4& book, const float* x, const float* w, std::uint8_t natural,
                    float inverse, IqGroup* code, float* q);
 
+// Among n magnitudes t under weights w, coded by `level`: the one whose sign costs least to turn.
+int cheapest_turn(const float* t, const float* w, const std::int8_t* level, int n);
+
 // iq1: the place whose values plus shift are nearest to x * inverse; `place` is where the search starts.
 // Returns the cost.
 float find_iq1_place(const float* x, const float* w, float inverse, float shift, std::uint16_t* place);
