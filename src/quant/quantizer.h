@@ -15,11 +15,11 @@ namespace narrow::quant {
 // What calibration knows about the inputs of a layer. Every member may be absent; each has one value per
 // input feature, over tokens.
 struct LayerStats {
-  std::span<const float> mean_square;  // [k] E[x^2]
-  std::span<const float> mean;         // [k] E[x]
-  std::span<const float> abs_max;      // [k]
-  std::span<const float> hessian;      // [k, k] E[x x^T]
-  std::span<const float> held_out;     // [k, k] the same over other tokens, to judge by
+  std::span<const float> mean_square = {};  // [k] E[x^2]
+  std::span<const float> mean = {};         // [k] E[x]
+  std::span<const float> abs_max = {};      // [k]
+  std::span<const float> hessian = {};      // [k, k] E[x x^T]
+  std::span<const float> held_out = {};     // [k, k] the same over other tokens, to judge by
 };
 
 struct QuantizeSpec {
