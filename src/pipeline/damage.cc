@@ -73,8 +73,7 @@ Status output_errors(const ModelSource& source, std::size_t index, const Importa
   const TensorInfo& t = source.tensors()[index];
   const std::int64_t k = t.shape.row_length(), rows = t.shape.rows();
   const std::int64_t experts = t.shape.rank() > 2 ? t.shape[0] : 1;
-  const std::int64_t n =
-      std::min(rows, std::max(kSampledRows / 2, std::min(rows / 4, kSampledRows)) * experts);
+  const std::int64_t n = std::min(rows, kSampledRows * experts);
   std::vector<double> partial(static_cast<std::size_t>(n) * formats.size());
   std::vector<Status> results(static_cast<std::size_t>(n));
   parallel_for(n, [&](std::int64_t i, int) {

@@ -182,6 +182,7 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
     p.from_bytes = t.bytes();
     const bool matrix = matrix_of[i] < tensors.size();
     Format to = t.format;
+    bool given = false;
 
     std::optional<std::size_t> rule;
     for (std::size_t r = 0; r < rules.size(); ++r) {
@@ -201,6 +202,7 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
     } else {
       if (rule) {
         to = rules[*rule].format;
+        given = true;
         ++plan.report.rules[*rule].applied;
         p.reason = fmt::format("rule '{}'", o.rules[*rule].pattern);
         if (t.shape.row_length() % info(to).block_size != 0) {
@@ -212,9 +214,11 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
         }
       } else if (role == Role::kEmbedding && embedding) {
         to = *embedding;
+        given = true;
         p.reason = "--embedding-type";
       } else if (output && (role == Role::kHead || (role == Role::kEmbedding && tied))) {
         to = *output;
+        given = true;
         p.reason = "--output-type";
       } else if (o.pure) {
         to = plan.mix->base;
@@ -246,6 +250,7 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
     stored_bytes += p.to_bytes;
     plan.report.parameters += static_cast<std::uint64_t>(t.shape.elements());
     plan.types.push_back(to);
+    plan.asked.push_back(given);
     plan.outputs.push_back(out);
     plan.report.tensors.push_back(std::move(p));
   }

@@ -15,6 +15,7 @@ namespace narrow::pipeline {
 struct Plan {
   QuantizePlan report;
   std::vector<Format> types;  // one per source tensor
+  std::vector<bool> asked;    // one per source tensor: a rule or an option names its type
   const Mix* mix = nullptr;
   const quant::Method* method = nullptr;
   std::vector<TensorInfo> outputs;  // one per source tensor
