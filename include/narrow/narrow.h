@@ -2,6 +2,7 @@
 #pragma once
 
 #include "narrow/bench.h"
+#include "narrow/calibrate.h"
 #include "narrow/convert.h"
 #include "narrow/engine.h"
 #include "narrow/evaluate.h"

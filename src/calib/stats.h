@@ -15,18 +15,21 @@ namespace narrow::calib {
 // Sums over the rows (tokens) that entered one matrix; in fp64, so that a million rows lose nothing.
 struct InputStats {
   std::int64_t k = 0;
-  std::int64_t rows = 0;                // that were counted: without those that are not finite
-  std::int64_t dropped = 0;             // rows with a NaN or infinity
-  std::vector<double> sum, sum_square;  // [k]
-  std::vector<float> abs_max;           // [k]
+  std::int64_t rows = 0;           // that were counted: without those that are not finite
+  std::int64_t dropped = 0;        // rows with a NaN or infinity
+  std::vector<double> sum_square;  // [k]
+  std::vector<double> sum;         // [k]; empty where a file does not say
+  std::vector<float> abs_max;      // [k]; empty where a file does not say
   // [k, k] sums of x x^T; empty unless asked for.
   AlignedBuffer<float> gram;
 
+  static InputStats of_width(std::int64_t k);  // without rows
   // Adds rows of x [m, k]; rows with a NaN or infinity are dropped and counted. with_gram: Hessians too.
   Status add(ops::ConstMatrix x, bool with_gram = false);
-  // Adds another one's sums. kInvalidArgument for another k.
+  // Adds another one's sums; what one of the two does not know, the result does not. kInvalidArgument for
+  // another k.
   Status merge(const InputStats& other);
-  std::vector<float> mean_square() const;  // [k] E[x^2]; empty without rows
+  InputStats copy() const;
 };
 
 // By canonical tensor name ("blk.0.ffn_up.weight"): one entry, or one per expert.
@@ -35,6 +38,34 @@ struct ModelStats {
   std::vector<std::string> datasets;  // names of the texts
   std::int64_t chunk_tokens = 0;      // tokens of a window
   std::int64_t chunks = 0;            // windows
+
+  // Adds another one's sums. kInvalidArgument names the tensor that differs in its inputs or experts.
+  Status merge(const ModelStats& other);
 };
+
+// One entry for all experts, as older files have it, becomes one per expert. False: k does not divide.
+bool split_experts(std::vector<InputStats>& stats, std::int64_t n_expert);
+
+// Rows below which an expert's own statistics are not trusted alone.
+inline constexpr std::int64_t kFewRows = 64;
+
+// What algorithms weigh with. mean_square is finite and positive.
+struct Moments {
+  std::vector<float> mean_square;  // [k] E[x^2]
+  std::vector<float> mean;         // [k] E[x]; empty where it is not known
+  std::vector<float> abs_max;      // [k]; empty where it is not known
+};
+
+// One for every entry, with the neutral treatment of what calibration did not see, so that no algorithm needs
+// one of its own:
+//  - an expert with fewer than kFewRows rows: its own moments and those of all experts together, by its share
+//    of kFewRows; its abs_max is the largest of all;
+//  - inputs that are (almost) always 0: a millionth of the mean over the inputs;
+//  - no rows, or nothing but zeros: 1 for every input, mean and abs_max unknown.
+std::vector<Moments> moments(const std::vector<InputStats>& stats);
+
+// Lines for the reader about starved experts, inputs that are always 0, dropped rows and matrices without
+// data; a line for each kind at most.
+std::vector<std::string> findings(const ModelStats& stats);
 
 }  // namespace narrow::calib

@@ -25,6 +25,7 @@ int report_error(const Error& error);
 
 // Each adds its subcommand to the app; the callback does the work and sets context.exit_code.
 void add_quantize(CLI::App& app, Context& context);
+void add_calibrate(CLI::App& app, Context& context);
 void add_convert(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);
 void add_list(CLI::App& app, Context& context);

@@ -58,6 +58,7 @@ int run(int argc, char** argv) {
   });
 
   add_quantize(app, context);
+  add_calibrate(app, context);
   add_eval(app, context);
   add_run(app, context);
   add_bench(app, context);
