@@ -1,48 +1,26 @@
 #include "base/atomic_file.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
-#include <cstring>
 
+#include "base/file_io.h"
 #include "base/mapped_file.h"
 
 namespace narrow {
 namespace {
 
 Error io_error(const std::filesystem::path& path, std::string_view what, int e) {
-  if (e == ENOSPC || e == EDQUOT) {
-    return make_error(ErrorCode::kNoSpace, "{}: cannot {}: no space left on the disk; nothing was kept",
-                      path.string(), what);
-  }
-  if (e == EFBIG) {
-    return make_error(
-        ErrorCode::kNoSpace,
-        "{}: cannot {}: over the file size limit of the system or of this process (ulimit -f); nothing "
-        "was kept",
-        path.string(), what);
-  }
-  return make_error(ErrorCode::kIo, "{}: cannot {}: {}", path.string(), what, std::strerror(e));
+  return file_error(path, what, e, "; nothing was kept");
 }
 
 }  // namespace
 
 Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path) {
   static std::atomic<int> counter{0};
-  if (path.empty()) return make_error(ErrorCode::kInvalidArgument, "the output path is empty");
-  std::error_code ec;
-  const std::filesystem::file_status status = std::filesystem::status(path, ec);
-  if (std::filesystem::is_directory(status)) {
-    return make_error(ErrorCode::kInvalidArgument, "{}: is a folder; give a file name", path.string());
-  }
-  // Renaming over a device or a pipe (/dev/null, /dev/stdout) would replace it by a file.
-  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      "{}: is no regular file and is not replaced; name another output", path.string());
-  }
+  NARROW_TRY(check_replaceable(path));
   AtomicFile f;
   f.path_ = path;
   f.temp_ = path;
@@ -73,17 +51,8 @@ void AtomicFile::discard() {
 }
 
 Status AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> data) {
-  std::size_t done = 0;
-  while (done < data.size()) {
-    const ssize_t n =
-        ::pwrite(fd_, data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return io_error(path_, "write", errno);
-    }
-    done += static_cast<std::size_t>(n);
-  }
-  return {};
+  const int e = write_all_at(fd_, offset, data);
+  return e == 0 ? Status() : io_error(path_, "write", e);
 }
 
 Status AtomicFile::write(std::span<const std::byte> data) {

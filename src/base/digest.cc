@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <new>
 
 namespace narrow {
@@ -24,6 +25,22 @@ std::string Sha256::hex() {
   std::string s;
   for (unsigned int i = 0; i < n; ++i) s += fmt::format("{:02x}", md[i]);
   return s;
+}
+
+void update(Sha256& hash, const MappedFile& file) {
+  constexpr std::size_t kPiece = 8u << 20;
+  for (std::size_t at = 0; at < file.bytes().size(); at += kPiece) {
+    const std::size_t n = std::min(kPiece, file.bytes().size() - at);
+    hash.update(file.bytes().subspan(at, n));
+    file.drop(at, n);
+  }
+}
+
+Result<std::string> file_sha256(const std::filesystem::path& path) {
+  NARROW_ASSIGN(const MappedFile file, MappedFile::open(path));
+  Sha256 hash;
+  update(hash, file);
+  return hash.hex();
 }
 
 }  // namespace narrow

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "base/mapped_file.h"
 #include "base/result.h"
 
 namespace narrow {
@@ -23,5 +24,11 @@ class Sha256 {
  private:
   void* ctx_;
 };
+
+// Adds a whole file, whose pages may then leave memory.
+void update(Sha256& hash, const MappedFile& file);
+
+// Of a whole file, 64 digits. Errors as of MappedFile::open.
+Result<std::string> file_sha256(const std::filesystem::path& path);
 
 }  // namespace narrow

@@ -1,8 +1,5 @@
 #include "io/tensor_output.h"
 
-#include <algorithm>
-#include <iterator>
-
 #include "io/caps.h"
 #include "io/printable.h"
 
@@ -68,17 +65,6 @@ Status TensorOutput::fail(const Error& e) {
   return *failure_;
 }
 
-void TensorOutput::cover(Tensor& t, std::uint64_t begin, std::uint64_t end) {
-  auto it = t.written.upper_bound(begin);
-  if (it != t.written.begin() && std::prev(it)->second >= begin) --it;
-  while (it != t.written.end() && it->first <= end) {
-    begin = std::min(begin, it->first);
-    end = std::max(end, it->second);
-    it = t.written.erase(it);
-  }
-  t.written.emplace(begin, end);
-}
-
 Status TensorOutput::write(std::size_t index, std::uint64_t byte_offset, std::span<const std::byte> data) {
   if (index >= tensors_.size()) {
     return fail(make_error(ErrorCode::kInternal, "write to tensor {} of {}", index, tensors_.size()));
@@ -97,7 +83,7 @@ Status TensorOutput::write(std::size_t index, std::uint64_t byte_offset, std::sp
   if (data.empty()) return {};
   if (const Status s = files_[t.file].write_at(t.offset + byte_offset, data); !s.ok()) return fail(s.error());
   const std::lock_guard lock(mutex_);
-  cover(t, byte_offset, byte_offset + data.size());
+  t.written.add(byte_offset, byte_offset + data.size());
   return {};
 }
 
@@ -108,11 +94,8 @@ Status TensorOutput::finish() {
   if (failure_) return *failure_;
   if (files.empty()) return make_error(ErrorCode::kInternal, "finished twice");
   for (const Tensor& t : tensors_) {
-    if (t.bytes == 0) continue;
-    if (t.written.size() == 1 && t.written.begin()->first == 0 && t.written.begin()->second == t.bytes)
-      continue;
-    std::uint64_t n = 0;
-    for (const auto& [begin, end] : t.written) n += end - begin;
+    const std::uint64_t n = t.written.bytes();
+    if (n == t.bytes) continue;
     return make_error(ErrorCode::kInternal,
                       "{}: of tensor '{}' only {} of {} bytes were written; nothing was kept",
                       paths_[t.file].string(), printable(t.name), n, t.bytes);

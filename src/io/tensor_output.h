@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "base/atomic_file.h"
+#include "io/written_ranges.h"
 #include "tensor/tensor.h"
 
 namespace narrow::io {
@@ -44,9 +44,8 @@ class TensorOutput {
     std::string name;
     std::size_t file = 0;
     std::uint64_t offset = 0, bytes = 0;
-    std::map<std::uint64_t, std::uint64_t> written;  // begin -> end of pieces that neither touch nor overlap
+    WrittenRanges written;
   };
-  static void cover(Tensor& t, std::uint64_t begin, std::uint64_t end);
   Status fail(const Error& e);
 
   std::vector<AtomicFile> files_;

@@ -44,16 +44,8 @@ Status check_rows(const TensorInfo& t, std::int64_t row_begin, std::int64_t row_
 }
 
 Result<std::string> digest_of(const std::vector<MappedFile>& files) {
-  constexpr std::size_t kStep = 8u << 20;
   Sha256 sha;
-  for (const MappedFile& file : files) {
-    const auto bytes = file.bytes();
-    for (std::size_t at = 0; at < bytes.size(); at += kStep) {
-      const std::size_t n = std::min(kStep, bytes.size() - at);
-      sha.update(bytes.subspan(at, n));
-      file.drop(at, n);
-    }
-  }
+  for (const MappedFile& file : files) update(sha, file);
   return "sha256:" + sha.hex();
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
 #include "io/tokenizer/tokenizer_files.h"
 #include "text/tokenizer.h"
 
@@ -82,7 +83,10 @@ void add_provenance(const std::filesystem::path& source, const std::string& dige
   metadata.set_string("narrow.recipe", recipe);
 }
 
-std::string quantize_recipe(const QuantizeOptions& o, std::string_view mix_name) {
+Result<std::string> quantize_recipe(const QuantizeOptions& o, std::string_view mix_name, bool planning) {
+  const auto digest = [&](const std::filesystem::path& file) -> Result<std::string> {
+    return planning ? Result<std::string>(placeholder_sha256()) : file_sha256(file);
+  };
   nlohmann::ordered_json j;
   j["command"] = "quantize";
   j["type"] = mix_name;
@@ -93,11 +97,37 @@ std::string quantize_recipe(const QuantizeOptions& o, std::string_view mix_name)
   if (!o.embedding_type.empty()) j["embedding_type"] = o.embedding_type;
   if (!o.output_type.empty()) j["output_type"] = o.output_type;
   if (o.allow_requantize) j["allow_requantize"] = true;
+  if (!o.only.empty()) j["only"] = o.only;
+  if (o.target_bytes > 0) j["target_bytes"] = o.target_bytes;
+  if (o.target_bpw > 0) j["target_bpw"] = o.target_bpw;
+  if (o.target_kl > 0) j["target_kl"] = o.target_kl;
+  if (o.fit_context > 0) j["fit_context"] = o.fit_context;
+  if (!o.plan.empty()) {
+    NARROW_ASSIGN(j["plan"], digest(o.plan));
+  }
+  if (o.damping > 0) j["damping"] = o.damping;
+  if (o.seed > 0) j["seed"] = o.seed;
+  if (!o.calibration.empty()) {
+    nlohmann::ordered_json& c = j["calibration"];
+    for (const auto& text : o.calibration.texts) {
+      NARROW_ASSIGN(std::string sum, digest(text));
+      c["texts"].push_back(std::move(sum));
+    }
+    if (!o.calibration.texts.empty()) {
+      c["n_ctx"] = o.calibration.n_ctx;
+      c["max_tokens"] = o.calibration.max_tokens;
+    }
+    if (!o.calibration.stats.empty()) {
+      NARROW_ASSIGN(c["stats"], digest(o.calibration.stats));
+    }
+    c["sequential"] = o.sequential;
+  }
   // A pattern may hold bytes that are no UTF-8; replacing them is better than refusing the job.
   return j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-std::string placeholder_digest() { return std::string(kDigestPrefix) + std::string(64, '0'); }
+std::string placeholder_sha256() { return std::string(64, '0'); }
+std::string placeholder_digest() { return std::string(kDigestPrefix) + placeholder_sha256(); }
 
 std::uint32_t float_file_type(Format f) {
   switch (f) {

@@ -23,11 +23,14 @@ Result<io::gguf::Metadata> base_metadata(const model::ModelSource& source, Progr
 void add_provenance(const std::filesystem::path& source, const std::string& digest, const std::string& recipe,
                     io::gguf::Metadata& metadata);
 
-// The options that decide the output's bytes, as JSON on one line.
-std::string quantize_recipe(const QuantizeOptions& options, std::string_view mix_name);
+// The options that decide the output's bytes, as JSON on one line; files that they name by their SHA-256.
+// With `planning` no file is read and the digests are placeholders of the same length. Errors: those files
+// cannot be read.
+Result<std::string> quantize_recipe(const QuantizeOptions& options, std::string_view mix_name, bool planning);
 
 // A digest's length, for planning sizes before anything is read.
-std::string placeholder_digest();
+std::string placeholder_digest();  // "sha256:..."
+std::string placeholder_sha256();  // the digits alone
 
 // llama.cpp's file type for a model whose matrices are stored in f32, f16 or bf16.
 std::uint32_t float_file_type(Format f);

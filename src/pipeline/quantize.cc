@@ -2,12 +2,15 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 
 #include "base/cpu_features.h"
 #include "io/gguf/writer.h"
+#include "pipeline/job.h"
 #include "pipeline/plan.h"
+#include "pipeline/produce.h"
 #include "pipeline/provenance.h"
-#include "pipeline/tensor_stream.h"
+#include "pipeline/redo.h"
 
 namespace narrow::pipeline {
 namespace {
@@ -16,31 +19,69 @@ struct Prepared {
   std::shared_ptr<const model::ModelSource> source;
   io::gguf::Metadata metadata;
   Plan plan;
+  std::optional<Redo> redo;  // with --only
+  std::string recipe, source_digest;
 };
 
+// Reads headers only: digests in the metadata are placeholders.
 Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
   // Before the source is opened: a wrong name is told at once.
   NARROW_ASSIGN(const Mix* mix, require_mix(o.type));
   Prepared p;
   NARROW_ASSIGN(p.source, model::ModelSource::open(o.source));
-  NARROW_ASSIGN(p.metadata, base_metadata(*p.source, progress));
-  p.metadata.set_u32("general.file_type", mix->file_type);
+  if (o.only.empty()) {
+    NARROW_ASSIGN(p.metadata, base_metadata(*p.source, progress));
+    p.metadata.set_u32("general.file_type", mix->file_type);
+  } else {
+    NARROW_TRY(refuse_same_file(o.source, o.output));
+    NARROW_ASSIGN(p.redo, Redo::open(*p.source, o));
+    p.metadata = p.redo->metadata();
+    p.metadata.erase("general.alignment");  // the writer's own default holds
+  }
   p.metadata.set_u32("general.quantization_version", kQuantizationVersion);
-  add_provenance(o.source, placeholder_digest(), quantize_recipe(o, mix->name), p.metadata);
+  NARROW_ASSIGN(std::string recipe, quantize_recipe(o, mix->name, true));
+  if (p.redo) recipe = p.redo->recipe_with_base(recipe, placeholder_sha256());
+  add_provenance(o.source, placeholder_digest(), recipe, p.metadata);
   NARROW_ASSIGN(p.plan, make_plan(*p.source, o, p.metadata));
+  if (p.redo) {
+    p.redo->keep_types(p.plan);
+    p.plan.report.output_bytes = io::gguf::planned_file_bytes(p.metadata, p.plan.outputs);
+  }
   return p;
 }
 
-Result<std::unique_ptr<io::gguf::Writer>> open_writer(const QuantizeOptions& o, const Prepared& p) {
-  io::gguf::WriterOptions options;
-  options.split_max_bytes = o.split_max_bytes;
-  NARROW_ASSIGN(auto writer, io::gguf::Writer::create(o.output, p.metadata, p.plan.outputs, options));
+// The digests of all that the output is made from. Reads the source once.
+Status sign(const QuantizeOptions& o, Prepared& p) {
+  NARROW_ASSIGN(p.recipe, quantize_recipe(o, p.plan.mix->name, false));
+  NARROW_ASSIGN(p.source_digest, p.source->digest());
+  std::string recipe = p.recipe;
+  if (p.redo) {
+    NARROW_ASSIGN(const std::string base, p.redo->digest());
+    recipe = p.redo->recipe_with_base(recipe, base);
+  }
+  add_provenance(o.source, p.source_digest, recipe, p.metadata);
+  return {};
+}
+
+JobOptions job_options(const QuantizeOptions& o, const Prepared& p) {
+  return {o.output, o.split_max_bytes, p.recipe, p.source_digest, o.resume};
+}
+
+Result<std::unique_ptr<QuantizeJob>> open_job(const QuantizeOptions& o, const Prepared& p,
+                                              ProgressSink& progress) {
+  NARROW_ASSIGN(auto job, QuantizeJob::open(job_options(o, p), p.metadata, p.plan.outputs, progress));
   // The names of a split file's parts are known only now.
-  for (const auto& path : writer->paths()) {
+  for (const auto& path : job->paths()) {
     NARROW_TRY(refuse_same_file(o.source, path));
     NARROW_TRY(check_output_path(path, o.overwrite));
   }
-  return writer;
+  return job;
+}
+
+// Fills the job's output with every tensor that an earlier run did not finish.
+Status produce(const QuantizeOptions& o, const Prepared& p, QuantizeJob& job, ProgressSink& progress) {
+  if (p.redo) NARROW_TRY(p.redo->copy_kept(job, progress));
+  return produce_by_rows(*p.source, p.plan, o.search, job, progress);
 }
 
 }  // namespace
@@ -56,36 +97,25 @@ Result<QuantizeReport> run_quantize(const QuantizeOptions& o, ProgressSink& prog
   NARROW_ASSIGN(Prepared p, prepare(o, progress));
   NARROW_TRY(refuse_same_file(o.source, o.output));
   NARROW_TRY(check_output_path(o.output, o.overwrite));
-  NARROW_TRY(check_free_disk(o.output, p.plan.report.output_bytes));
-
-  NARROW_ASSIGN(const std::string digest, p.source->digest());
-  add_provenance(o.source, digest, quantize_recipe(o, p.plan.mix->name), p.metadata);
-  NARROW_ASSIGN(const auto writer, open_writer(o, p));
+  // Before the source is read; a resumed run needs less, which the job knows.
+  if (!o.resume) NARROW_TRY(check_free_disk(o.output, p.plan.report.output_bytes));
+  NARROW_TRY(sign(o, p));
 
   QuantizeReport report;
-  TensorStream stream(*p.source, p.plan.method, o.search, progress);
-  std::uint64_t total = 0, overflowed = 0;
-  for (const TensorInfo& t : p.source->tensors()) total += t.bytes();
-  progress.begin("quantize", total / 1'000'000, "MB");
-  for (std::size_t i = 0; i < p.plan.types.size(); ++i) {
-    StreamStats stats;
-    const auto write = [&](std::uint64_t offset, std::span<const std::byte> data) {
-      return writer->write(i, offset, data);
-    };
-    NARROW_TRY(stream.run(i, p.plan.types[i], write, stats));
-    overflowed += stats.overflowed;
-    if (p.plan.types[i] != p.source->tensors()[i].format) {
-      report.losses.push_back(
-          {p.source->tensors()[i].name, stats.error.relative_rms(), stats.error.sqnr_db()});
+  bool complete = false;
+  if (o.resume) {
+    NARROW_ASSIGN(complete, settle_commit(job_options(o, p), &report.files));
+  }
+  if (!complete) {
+    NARROW_ASSIGN(const auto job, open_job(o, p, progress));
+    if (const Status s = produce(o, p, *job, progress); !s.ok()) return job->abandon(s.error());
+    NARROW_ASSIGN(report.files, job->commit());
+    report.losses = losses_of(*job);
+    if (const std::uint64_t n = overflows_of(*job); n > 0) {
+      progress.note(fmt::format("{} values are too large for {} and became infinite: choose bf16 or f32", n,
+                                p.plan.mix->name));
     }
   }
-  NARROW_TRY(writer->finish());
-  progress.end();
-  if (overflowed > 0) {
-    progress.note(fmt::format("{} values are too large for {} and became infinite: choose bf16 or f32",
-                              overflowed, p.plan.mix->name));
-  }
-  report.files = writer->paths();
   report.plan = std::move(p.plan.report);
   report.peak_memory_bytes = peak_resident_bytes();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

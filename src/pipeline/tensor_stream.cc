@@ -160,7 +160,7 @@ Status TensorStream::run(std::size_t index, Format to, const WriteBytes& write, 
   const std::size_t stride = row_bytes(to, k);
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     if (progress_.cancelled()) {
-      return make_error(ErrorCode::kCancelled, "cancelled while working on {}; nothing was written", t.name);
+      return make_error(ErrorCode::kCancelled, "cancelled while working on {}", t.name);
     }
     const std::int64_t end = std::min(rows, begin + chunk);
     const std::size_t bytes = static_cast<std::size_t>(end - begin) * stride;

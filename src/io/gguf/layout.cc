@@ -8,6 +8,7 @@
 
 #include "io/caps.h"
 #include "io/gguf/parse.h"
+#include "io/gguf/split_name.h"
 #include "io/printable.h"
 #include "io/tensor_output.h"
 
@@ -170,6 +171,18 @@ Result<std::string> encode_header(const Metadata& metadata, std::span<const Tens
 
 bool is_split(const WriterOptions& options) {
   return options.split_max_bytes > 0 || options.split_max_tensors > 0;
+}
+
+std::vector<std::filesystem::path> part_paths(const std::filesystem::path& path, std::size_t n_parts,
+                                              const WriterOptions& options) {
+  if (!is_split(options)) return {path};
+  std::filesystem::path prefix = path;
+  if (prefix.extension() == ".gguf") prefix.replace_extension();
+  std::vector<std::filesystem::path> paths;
+  for (std::size_t p = 0; p < n_parts; ++p) {
+    paths.push_back(split_part_path(prefix, static_cast<int>(p), static_cast<int>(n_parts)));
+  }
+  return paths;
 }
 
 Result<std::vector<PartLayout>> lay_out(const Metadata& metadata, const std::vector<TensorInfo>& tensors,

@@ -25,4 +25,8 @@ Result<std::vector<PartLayout>> lay_out(const Metadata& metadata, const std::vec
 
 bool is_split(const WriterOptions& options);
 
+// The file of each part: `path` itself, or the names that llama-gguf-split gives to parts of it.
+std::vector<std::filesystem::path> part_paths(const std::filesystem::path& path, std::size_t n_parts,
+                                              const WriterOptions& options);
+
 }  // namespace narrow::io::gguf

@@ -3,7 +3,6 @@
 #include <new>
 
 #include "io/gguf/layout.h"
-#include "io/gguf/split_name.h"
 #include "io/tensor_output.h"
 
 namespace narrow::io::gguf {
@@ -13,13 +12,9 @@ class FileWriter final : public Writer {
  public:
   Status open(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors,
               const WriterOptions& options, const std::vector<PartLayout>& parts) {
-    std::filesystem::path prefix = path;
-    if (prefix.extension() == ".gguf") prefix.replace_extension();
+    const std::vector<std::filesystem::path> paths = part_paths(path, parts.size(), options);
     for (std::size_t p = 0; p < parts.size(); ++p) {
-      const auto part_path =
-          is_split(options) ? split_part_path(prefix, static_cast<int>(p), static_cast<int>(parts.size()))
-                            : path;
-      NARROW_TRY(output_.add_file(part_path, parts[p].header, parts[p].total_bytes));
+      NARROW_TRY(output_.add_file(paths[p], parts[p].header, parts[p].total_bytes));
       for (std::size_t i = 0; i < parts[p].bytes.size(); ++i) {
         output_.add_tensor(tensors[parts[p].first_tensor + i].name, p, parts[p].offsets[i],
                            parts[p].bytes[i]);

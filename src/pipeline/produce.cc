@@ -1,0 +1,56 @@
+#include "pipeline/produce.h"
+
+namespace narrow::pipeline {
+
+using Json = nlohmann::json;
+
+Json loss_note(const StreamStats& stats) {
+  Json note = {{"squared_error", stats.error.sum_squared_error},
+               {"squared_weight", stats.error.sum_squared_weight}};
+  if (stats.overflowed > 0) note["overflowed"] = stats.overflowed;
+  return note;
+}
+
+std::vector<TensorLoss> losses_of(const QuantizeJob& job) {
+  std::vector<TensorLoss> losses;
+  for (std::size_t i = 0; i < job.tensors().size(); ++i) {
+    const Json note = job.note(i);
+    if (!note.is_object() || !note.contains("squared_error")) continue;
+    quant::WeightError error;
+    error.sum_squared_error = note.value("squared_error", 0.0);
+    error.sum_squared_weight = note.value("squared_weight", 0.0);
+    losses.push_back({job.tensors()[i].name, error.relative_rms(), error.sqnr_db()});
+  }
+  return losses;
+}
+
+std::uint64_t overflows_of(const QuantizeJob& job) {
+  std::uint64_t n = 0;
+  for (std::size_t i = 0; i < job.tensors().size(); ++i) {
+    const Json note = job.note(i);
+    if (note.is_object()) n += note.value("overflowed", std::uint64_t{0});
+  }
+  return n;
+}
+
+Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool search, QuantizeJob& job,
+                       ProgressSink& progress) {
+  const std::vector<TensorInfo>& tensors = source.tensors();
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) total += job.finished(i) ? 0 : tensors[i].bytes();
+  TensorStream stream(source, plan.method, search, progress);
+  progress.begin("quantize", total / 1'000'000, "MB");
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (job.finished(i)) continue;
+    StreamStats stats;
+    const auto write = [&](std::uint64_t offset, std::span<const std::byte> data) {
+      return job.write(i, offset, data);
+    };
+    NARROW_TRY(stream.run(i, plan.types[i], write, stats));
+    NARROW_TRY(job.finish_tensor(i, plan.types[i] == tensors[i].format ? Json() : loss_note(stats)));
+  }
+  progress.end();
+  return {};
+}
+
+}  // namespace narrow::pipeline

@@ -1,0 +1,25 @@
+// Filling a job's output tensor by tensor, and what the tensors lost.
+#pragma once
+
+#include <vector>
+
+#include "model/source.h"
+#include "narrow/progress.h"
+#include "narrow/quantize.h"
+#include "pipeline/job.h"
+#include "pipeline/plan.h"
+#include "pipeline/tensor_stream.h"
+
+namespace narrow::pipeline {
+
+// The note of a quantized tensor (QuantizeJob::finish_tensor), for losses_of() and overflows_of().
+nlohmann::json loss_note(const StreamStats& stats);
+// Of every tensor with such a note, also of those that an earlier run finished.
+std::vector<TensorLoss> losses_of(const QuantizeJob& job);
+std::uint64_t overflows_of(const QuantizeJob& job);
+
+// Every unfinished tensor by the plan's method alone, some rows at a time.
+Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool search, QuantizeJob& job,
+                       ProgressSink& progress);
+
+}  // namespace narrow::pipeline
