@@ -8,7 +8,8 @@ mkdir -p "$NARROW_CACHE"
 BUILD_PACKAGES="g++ cmake ninja-build pkg-config ccache libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev
   libutf8proc-dev libdnnl-dev libssl-dev libeigen3-dev libjs-chart.js"
 FETCH_PACKAGES="python3 python3-venv python3-pip"
-TEST_PACKAGES="libgtest-dev clang-format-14 git chromium"
+TEST_PACKAGES="libgtest-dev clang-format-14 git"
+BROWSER_PACKAGES="chromium"
 # For 64-bit ARM (cmake/toolchain-aarch64.cmake); libdnnl-dev cannot be installed for two architectures.
 CROSS_PACKAGES="g++-aarch64-linux-gnu qemu-user libfmt-dev:arm64 libpcre2-dev:arm64 libutf8proc-dev:arm64 libdnnl2:arm64
   libssl-dev:arm64 libgtest-dev:arm64"
