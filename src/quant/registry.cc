@@ -1,4 +1,6 @@
+#include "quant/autoround.h"
 #include "quant/gptq.h"
+#include "quant/hqq.h"
 #include "quant/quantizer.h"
 #include "quant/rtn.h"
 
@@ -7,8 +9,11 @@ namespace narrow::quant {
 namespace {
 
 constexpr Method kMethods[] = {
+    {"autoround", "signed gradient descent on rounding and block scales, by layer output error",
+     Needs::kHessian, quantize_autoround},
     {"gptq", "error feedback column by column, then descent over codes and scales", Needs::kHessian,
      quantize_gptq},
+    {"hqq", "half-quadratic fit of scales that tolerates outliers; no data", Needs::kNothing, quantize_hqq},
     {"rtn", "round to nearest with a search for each block's scales", Needs::kNothing, quantize_rtn},
 };
 

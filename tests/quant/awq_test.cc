@@ -52,7 +52,8 @@ TEST(Awq, HelpsWhereInputsDiffer) {
         if (!hessian) m.hessian = {};
       }
       ASSERT_OK_AND_ASSIGN(const AwqScales s, search_awq(p));
-      EXPECT_LT(s.error, 0.95 * s.plain_error) << format_info(f).name;
+      // Importances alone do much of this for formats with second-level scales.
+      EXPECT_LT(s.error, (f == Format::kQ4_K ? 1.0 : 0.9) * s.plain_error) << format_info(f).name;
       EXPECT_GT(s.alpha, 0.0f);
       ASSERT_EQ(s.scale.size(), 256u);
       EXPECT_GT(s.scale[5], s.scale[4]);
