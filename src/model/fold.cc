@@ -38,11 +38,11 @@ class Finder {
     return make_error(ErrorCode::kNotFound, "{}: tensor '{}' is missing", source_.path().string(), name);
   }
 
-  void refuse(std::string_view why) {
-    std::string line = fmt::format("{}: {}", c_.arch, why);
-    if (std::find(plan_.refused.begin(), plan_.refused.end(), line) == plan_.refused.end()) {
-      plan_.refused.push_back(std::move(line));
+  void refuse(FoldKind kind, std::string_view why) {
+    for (const FoldRefusal& r : plan_.refused) {
+      if (r.kind == kind) return;
     }
+    plan_.refused.push_back({kind, fmt::format("{}: {}", c_.arch, why)});
   }
 
   static FoldGroup group(FoldKind kind, std::int64_t layer, std::int64_t channels) {
@@ -86,7 +86,8 @@ class Finder {
     const bool attention = kind == FoldKind::kAttnNorm;
     const std::string p = prefix(layer), norm = p + (attention ? "attn_norm" : "ffn_norm");
     if (!has(norm + ".weight")) {
-      refuse(attention ? "no norm comes before attention (its output is normalised instead), so nothing can "
+      refuse(kind, attention
+                       ? "no norm comes before attention (its output is normalised instead), so nothing can "
                          "take the inverse of scales on q, k and v"
                        : "no norm comes before the feed-forward layer (its output is normalised instead), so "
                          "nothing can take the inverse of scales on gate and up");
@@ -147,7 +148,7 @@ class Finder {
 
   Status key_query(std::int64_t layer) {
     if (c_.qk_norm != QkNorm::kNone) {
-      refuse("queries and keys are normalised, which would undo scales on their rows");
+      refuse(FoldKind::kKeyQuery, "queries and keys are normalised, which would undo scales on their rows");
       return {};
     }
     std::int32_t per_head = 0;
@@ -170,7 +171,8 @@ class Finder {
   Status up_down(std::int64_t layer) {
     const std::string p = prefix(layer);
     if (!c_.gated_ffn && c_.activation != Activation::kRelu) {
-      refuse("the activation between up and down is not linear in a scale, so rows of up cannot take one");
+      refuse(FoldKind::kUpDown,
+             "the activation between up and down is not linear in a scale, so rows of up cannot take one");
       return {};
     }
     if (c_.layers[static_cast<std::size_t>(layer)].moe) return expert_up_down(layer);
@@ -200,7 +202,8 @@ class Finder {
 
   Status final_norm() {
     if (!has("output.weight")) {
-      refuse("the head is tied to the embedding, so the final norm cannot hand scales on");
+      refuse(FoldKind::kFinalNorm,
+             "the head is tied to the embedding, so the final norm cannot hand scales on");
       return {};
     }
     FoldGroup g = group(FoldKind::kFinalNorm, c_.n_layer, c_.n_embd);

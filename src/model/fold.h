@@ -44,9 +44,14 @@ struct FoldGroup {
   std::vector<FoldPart> producers, consumers;
 };
 
+struct FoldRefusal {
+  FoldKind kind = FoldKind::kAttnNorm;
+  std::string reason;  // a sentence
+};
+
 struct FoldPlan {
   std::vector<FoldGroup> groups;     // in the order of the layers
-  std::vector<std::string> refused;  // one sentence for each place that cannot take scales
+  std::vector<FoldRefusal> refused;  // kinds of places that cannot take scales, once each
 };
 
 // Every place of the model. Reads names, shapes and settings only. A tensor that the settings promise but the

@@ -112,7 +112,10 @@ TEST(FoldPlans, SayWhatIsRefusedAndWhy) {
     for (const FoldGroup& g : plan.groups) kinds.insert(g.kind);
     EXPECT_EQ(kinds, row.kinds) << row.model;
     std::string all;
-    for (const std::string& line : plan.refused) all += line + "\n";
+    for (const FoldRefusal& r : plan.refused) {
+      EXPECT_FALSE(kinds.contains(r.kind));
+      all += r.reason + "\n";
+    }
     EXPECT_NE(all.find(row.part), std::string::npos) << all;
     EXPECT_EQ(all.empty(), !*row.part) << all;
   }

@@ -1,0 +1,148 @@
+// Transforms of whole models: what they compute stays, what was done and refused is said.
+#include "pipeline/transform.h"
+
+#include <map>
+
+#include "base/thread_team.h"
+#include "calib/collect.h"
+#include "model/transformed.h"
+#include "same_function.h"
+
+namespace narrow::pipeline {
+namespace {
+
+using narrow::testing::greatest_difference;
+using narrow::testing::logits_of;
+using narrow::testing::open_tiny;
+using Source = std::shared_ptr<const model::ModelSource>;
+
+class Notes final : public ProgressSink {
+ public:
+  void begin(std::string_view, std::uint64_t, std::string_view) override {}
+  void update(std::uint64_t, std::string_view) override {}
+  void end() override {}
+  void note(std::string_view line) override { text += std::string(line) + "\n"; }
+  bool cancelled() const override { return stop; }
+  bool has(std::string_view part) const { return text.find(part) != std::string::npos; }
+  std::string text;
+  bool stop = false;
+};
+
+calib::ModelStats stats_of(const Source& source) {
+  Rng rng(4);
+  calib::TokenWindows windows;
+  for (int w = 0; w < 4; ++w) {
+    windows.lengths.push_back(64);
+    for (int i = 0; i < 64; ++i) windows.tokens.push_back(static_cast<std::int32_t>(rng.next_u64() % 320));
+  }
+  auto r = calib::collect(source, windows, null_progress());
+  EXPECT_OK(r);
+  return r.ok() ? std::move(r).value() : calib::ModelStats();
+}
+
+TransformOptions options_for(const model::ModelSource& source) {
+  TransformOptions o;
+  for (const TensorInfo& t : source.tensors()) {
+    const bool fits = model::is_quantizable(t) && t.shape.row_length() % 32 == 0;
+    o.types.push_back(fits ? Format::kQ4_0 : Format::kF32);
+  }
+  return o;
+}
+
+std::map<std::string, std::vector<float>> weights(const model::ModelSource& source) {
+  std::map<std::string, std::vector<float>> out;
+  for (std::size_t i = 0; i < source.tensors().size(); ++i) {
+    const Shape& shape = source.tensors()[i].shape;
+    std::vector<float>& x = out[source.tensors()[i].name];
+    x.resize(static_cast<std::size_t>(shape.elements()));
+    EXPECT_OK(source.read_f32(i, 0, shape.rows(), x.data()));
+  }
+  return out;
+}
+
+class Transforms : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    NARROW_REQUIRE_SHARED();
+    ASSERT_OK_AND_ASSIGN(source_, open_tiny(GetParam()));
+    ASSERT_OK_AND_ASSIGN(before_, logits_of(source_));
+  }
+  Source source_;
+  std::vector<float> before_;
+};
+
+TEST_P(Transforms, RotateThenScaleKeepsTheFunction) {
+  const TransformOptions options = options_for(*source_);
+  Notes notes;
+  const std::vector<std::string> rotate = {"rotate"}, awq = {"awq"};
+  ASSERT_OK_AND_ASSIGN(const Source turned, transform(source_, rotate, nullptr, options, notes));
+  EXPECT_TRUE(notes.has("rotate: every head of the values"));
+  EXPECT_TRUE(notes.has("rotate: the residual stream")) << notes.text;
+  const calib::ModelStats stats = stats_of(turned);
+  ASSERT_OK_AND_ASSIGN(const Source scaled, transform(turned, awq, &stats, options, notes));
+  EXPECT_TRUE(notes.has("awq: scales in ")) << notes.text;
+  EXPECT_FALSE(notes.has("queries and keys")) << notes.text;  // awq does not ask for them
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> after, logits_of(scaled));
+  EXPECT_LE(greatest_difference(before_, after), 1e-3f);
+  EXPECT_NE(weights(*scaled), weights(*turned));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Transforms, ::testing::ValuesIn(narrow::testing::kTinyModels),
+                         [](const auto& m) {
+                           std::string s = m.param;
+                           std::replace(s.begin(), s.end(), '-', '_');
+                           return s;
+                         });
+
+TEST(Transform, SameWeightsForAnyNumberOfThreads) {
+  NARROW_REQUIRE_SHARED();
+  for (const char* name : {"llama", "qwen3_moe"}) {
+    ASSERT_OK_AND_ASSIGN(const Source source, open_tiny(name));
+    const calib::ModelStats stats = stats_of(source);
+    std::map<std::string, std::vector<float>> first;
+    for (const int threads : {1, 3}) {
+      set_thread_count(threads);
+      const std::vector<std::string> awq = {"awq"};
+      ASSERT_OK_AND_ASSIGN(const Source scaled,
+                           transform(source, awq, &stats, options_for(*source), null_progress()));
+      if (first.empty()) first = weights(*scaled);
+      EXPECT_EQ(first, weights(*scaled)) << name;
+    }
+    set_thread_count(0);
+  }
+}
+
+TEST(Transform, RefusesWhatItCannotDo) {
+  NARROW_REQUIRE_SHARED();
+  ASSERT_OK_AND_ASSIGN(const Source source, open_tiny("llama"));
+  const calib::ModelStats stats = stats_of(source);
+  TransformOptions options = options_for(*source);
+  Notes notes;
+  const auto error = [&](std::vector<std::string> names, const calib::ModelStats* s) {
+    const auto r = transform(source, names, s, options, notes);
+    return r.ok() ? std::string() : r.error().message;
+  };
+  EXPECT_EQ(error({"spin"}, &stats),
+            "method: there is no transform 'spin'; known are rotate, awq, smoothquant");
+  EXPECT_EQ(error({"awq"}, nullptr), "method 'awq' needs calibration: name texts or statistics");
+  EXPECT_EQ(error({"rotate", "awq"}, &stats),
+            "method 'awq': its statistics must be of the rotated model: rotate, calibrate, then scale");
+  EXPECT_EQ(error({}, nullptr), "");
+  calib::ModelStats other = stats_of(source);
+  other.inputs["blk.0.attn_q.weight"][0].k = 95;
+  EXPECT_NE(error({"awq"}, &other).find("'blk.0.attn_q.weight' has 96 inputs, its statistics 95"),
+            std::string::npos);
+  notes.stop = true;
+  EXPECT_EQ(error({"awq"}, &stats), "cancelled");
+  notes.stop = false;
+  // A matrix without statistics keeps its scales, and is named.
+  other = stats_of(source);
+  other.inputs.erase("blk.1.ffn_down.weight");
+  EXPECT_EQ(error({"awq"}, &other), "");
+  EXPECT_TRUE(notes.has("awq: no statistics for 'blk.1.ffn_down.weight', which keep")) << notes.text;
+  options.types.pop_back();
+  EXPECT_NE(error({"awq"}, &stats).find("types for"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace narrow::pipeline
