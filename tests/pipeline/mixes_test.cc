@@ -163,6 +163,66 @@ TEST(Mixes, ChooseWhatLlamaQuantizeChooses) {
   }
 }
 
+// SmolLM2-135M: rows of 576 hold no super-blocks, so fallbacks count too.
+std::vector<TensorInfo> smollm2_matrices() {
+  std::vector<TensorInfo> out = {{"token_embd.weight", Format::kF32, {49152, 576}}};
+  const std::pair<const char*, Shape> parts[] = {{"attn_q", {576, 576}},    {"attn_k", {192, 576}},
+                                                 {"attn_v", {192, 576}},    {"attn_output", {576, 576}},
+                                                 {"ffn_gate", {1536, 576}}, {"ffn_up", {1536, 576}},
+                                                 {"ffn_down", {576, 1536}}};
+  for (int i = 0; i < 30; ++i) {
+    for (const auto& [part, shape] : parts) {
+      out.push_back({fmt::format("blk.{}.{}.weight", i, part), Format::kF32, shape});
+    }
+  }
+  return out;
+}
+
+// What llama-quantize reports as its quantized size for the same model, with an importance matrix.
+TEST(Mixes, SizesWithImportancesAreLlamaQuantizes) {
+  const std::map<std::string, double> kMebibytes = {{"iq3_xxs", 81.23}, {"iq2_m", 79.92},   {"iq2_s", 79.21},
+                                                    {"iq2_xs", 78.95},  {"iq2_xxs", 78.24}, {"iq1_m", 77.35},
+                                                    {"iq1_s", 76.82}};
+  const std::vector<TensorInfo> tensors = smollm2_matrices();
+  for (const auto& [name, mebibytes] : kMebibytes) {
+    const std::vector<Format> types =
+        mix_types(*find_mix(name), {"llama", 30, 9, 3, 0}, tensors, true, /*importance=*/true);
+    std::size_t bytes = 61 * 576 * sizeof(float);  // norms
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const std::int64_t k = tensors[i].shape.row_length();
+      bytes += static_cast<std::size_t>(tensors[i].shape.elements() / k) *
+               row_bytes(fitting_format(types[i], k), k);
+    }
+    EXPECT_NEAR(static_cast<double>(bytes) / 0x1p20, mebibytes, 0.006) << name;
+  }
+}
+
+TEST(Mixes, ImportancesChangeTheseTypesOnly) {
+  using enum Format;
+  // By mix and part of the model; ffn_down of the first eighth of the layers apart.
+  const std::map<std::string, Format> kWith = {
+      {"iq3_xxs attn_v", kIQ3_XXS},       {"iq3_xxs first ffn_down", kIQ3_XXS},
+      {"iq3_xxs ffn_down", kIQ3_XXS},     {"iq4_nl first ffn_down", kIQ4_NL},
+      {"iq4_xs first ffn_down", kIQ4_XS}, {"q4_0 first ffn_down", kQ4_1},
+      {"q5_0 first ffn_down", kQ5_1},
+  };
+  const std::vector<TensorInfo> tensors = smollm2_matrices();
+  const ModelTraits traits{"llama", 30, 9, 3, 0};
+  std::map<std::string, Format> got;
+  for (const Mix& mix : all_mixes()) {
+    const std::vector<Format> without = mix_types(mix, traits, tensors, true);
+    const std::vector<Format> with = mix_types(mix, traits, tensors, true, true);
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      if (with[i] == without[i]) continue;
+      std::string part = after_layer(tensors[i].name);
+      part = part.substr(0, part.find('.'));
+      const bool first = part == "ffn_down" && std::stoi(tensors[i].name.substr(4)) < 3;
+      got[fmt::format("{} {}{}", mix.name, first ? "first " : "", part)] = with[i];
+    }
+  }
+  EXPECT_EQ(got, kWith);
+}
+
 TEST(Mixes, NamesAreFoundInAnyCaseAndAliasesAgree) {
   for (const Mix& m : all_mixes()) {
     std::string upper(m.name);
