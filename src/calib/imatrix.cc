@@ -62,7 +62,9 @@ Status write_gguf(const ModelStats& stats, const fs::path& path) {
   metadata.set_u32(std::string(kChunks), static_cast<std::uint32_t>(stats.chunks));
   metadata.set_u32(std::string(kChunkTokens), static_cast<std::uint32_t>(chunk_tokens(stats)));
   std::vector<Output> outputs;
-  for (const auto& [name, entries] : stats.inputs) {
+  for (const auto& item : stats.inputs) {  // clang 14 cannot capture structured bindings
+    const std::string& name = item.first;
+    const std::vector<InputStats>& entries = item.second;
     const std::int64_t k = entries[0].k;
     const auto known = [&](auto member) {
       return std::none_of(entries.begin(), entries.end(),
