@@ -14,6 +14,8 @@ struct EngineOptions {
   bool rotate_keys = false;
   // "stored": products in the weights' own formats. "w8a8": weights become int8 per output channel when the
   // model is loaded, activations int8 per token as they come; "w8a8-asymmetric": those with a zero point.
+  // Files made by quantize with w8a8 or w4a8 say themselves what they compute. "simulate": the same in
+  // floating point on fake-quantized matrices, slowly.
   std::string compute = "stored";
 };
 

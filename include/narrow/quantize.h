@@ -56,7 +56,9 @@ struct QuantizeOptions {
   bool allow_requantize = false;
   bool overwrite = true;              // an existing output is replaced (atomically)
   std::uint64_t split_max_bytes = 0;  // 0: one file
-  bool search = true;                 // scale search; false: textbook absmax / min-max scales
+  // Of w8a8, w4a8 and their like: input columns of each product that stay fp32, at most; -1: as many as pay.
+  std::int64_t outliers = -1;
+  bool search = true;  // scale search; false: textbook absmax / min-max scales
 };
 
 struct PlannedTensor {

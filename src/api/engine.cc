@@ -31,9 +31,11 @@ Result<runtime::LoadOptions> load_options(const EngineOptions& options) {
     out.compute = runtime::Compute::kW8A8;
   } else if (options.compute == "w8a8-asymmetric") {
     out.compute = runtime::Compute::kW8A8Asymmetric;
+  } else if (options.compute == "simulate") {
+    out.compute = runtime::Compute::kSimulate;
   } else if (options.compute != "stored") {
-    return make_error(ErrorCode::kInvalidArgument, "--compute '{}': use stored, w8a8 or w8a8-asymmetric",
-                      options.compute);
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--compute '{}': use stored, w8a8, w8a8-asymmetric or simulate", options.compute);
   }
   return out;
 }

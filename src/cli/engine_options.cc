@@ -10,7 +10,7 @@ void add_engine_options(CLI::App& sub, EngineOptions& options) {
                "Cache keys after a Hadamard rotation: for 4-bit keys of small models");
   sub.add_option("--compute", options.compute,
                  "stored: products in the file's formats; w8a8 or w8a8-asymmetric: int8 weights per channel, "
-                 "int8 activations per token")
+                 "int8 activations per token; simulate: the same on fake-quantized fp32 matrices, slowly")
       ->capture_default_str();
 }
 

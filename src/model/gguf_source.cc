@@ -6,6 +6,7 @@
 
 #include "io/gguf/reader.h"
 #include "model/arch/registry.h"
+#include "model/int8_parts.h"
 #include "model/sources.h"
 
 namespace narrow::model {
@@ -18,6 +19,8 @@ class GgufSource : public ModelSource {
 
   Status load() {
     NARROW_ASSIGN(config_, config_from_gguf(reader_.metadata(), path_.string()));
+    NARROW_ASSIGN(const auto int8, int8_settings(reader_.metadata(), path_.string()));
+    int8_ = int8.has_value();
     for (const auto& t : reader_.tensors()) {
       index_.emplace(t.info.name, infos_.size());
       infos_.push_back(t.info);
@@ -131,7 +134,8 @@ class GgufSource : public ModelSource {
         return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' is {}, but its metadata asks for {}",
                           path_.string(), rule.name, infos_[*i].shape.text(), rule.shape.text());
       }
-      if (format_info(infos_[*i].format).kind == FormatKind::kInteger) {
+      const bool codes = int8_ && infos_[*i].format == Format::kI8;
+      if (!codes && format_info(infos_[*i].format).kind == FormatKind::kInteger) {
         return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' holds {} integers; a weight is needed",
                           path_.string(), rule.name, format_info(infos_[*i].format).name);
       }
@@ -140,6 +144,9 @@ class GgufSource : public ModelSource {
     }
     if (matched == infos_.size()) return {};
     for (const TensorInfo& t : infos_) {
+      const auto stem = int8_ ? int8_stem(t.name) : std::nullopt;
+      // A tied head has parts of its own.
+      if (stem && (expected.contains(*stem + ".weight") || *stem == "output")) continue;
       if (!expected.contains(t.name)) {
         return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' {} has no place in architecture '{}'",
                           path_.string(), t.name, t.shape.text(), config_.arch);
@@ -152,6 +159,7 @@ class GgufSource : public ModelSource {
   std::filesystem::path path_;
   ModelConfig config_;
   std::vector<TensorInfo> infos_;
+  bool int8_ = false;  // weights may be codes, with their scales beside them
 };
 
 }  // namespace

@@ -72,11 +72,9 @@ std::int64_t Weight::panel_rows() const {
 
 void PackedWeights::choose(Weight& weight, const PackAs& as) {
   const bool fits = weight.k() <= kernels::kMaxDenseAsymmetricRows;
-  if (weight.code_scales != nullptr) {
+  const bool decodes = format_info(weight.stored.format).decode != nullptr;
+  if (weight.code_scales != nullptr || (as.dense && fits && decodes)) {
     weight.dense = kernels::kernels().dense_int8;
-  } else if (as.dense && fits && format_info(weight.stored.format).decode != nullptr) {
-    weight.dense = kernels::kernels().dense_int8;
-    weight.scheme = as.scheme;
   } else {
     weight.kernel = packed_kernel(weight.stored.format);
   }

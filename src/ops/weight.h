@@ -50,8 +50,7 @@ struct Weight {
 
 // How a weight is to be packed.
 struct PackAs {
-  bool dense = false;  // int8 per output channel (absmax / 127, round to nearest) whatever is stored
-  kernels::DenseInt8Scheme scheme;
+  bool dense = false;     // int8 per output channel (absmax / 127, round to nearest) whatever is stored
   bool simulate = false;  // dequantized values instead of panels, for dense weights and those with row_scale
 };
 
@@ -59,7 +58,7 @@ struct PackAs {
 const kernels::PackedKernel* packed_kernel(Format format);
 
 // Packs weights into memory that it owns, on all threads, in the order given. The members that say how
-// (scheme, code_scales, outliers..) are set before; `as.scheme` holds for what is not stored as codes.
+// (scheme, row_scale, code_scales, outliers) are set before.
 class PackedWeights {
  public:
   // Throws std::bad_alloc. Weights for which there is no integer kernel stay as they are. `done(i)` is called

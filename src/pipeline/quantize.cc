@@ -6,6 +6,7 @@
 
 #include "base/cpu_features.h"
 #include "io/gguf/writer.h"
+#include "pipeline/int8_file.h"
 #include "pipeline/job.h"
 #include "pipeline/plan.h"
 #include "pipeline/produce.h"
@@ -87,12 +88,14 @@ Status produce(const QuantizeOptions& o, const Prepared& p, QuantizeJob& job, Pr
 }  // namespace
 
 Result<QuantizePlan> plan_quantize(const QuantizeOptions& options) {
+  if (is_int8_type(options.type)) return plan_int8(options);
   NARROW_ASSIGN(Prepared p, prepare(options, null_progress()));
   if (!options.output.empty()) NARROW_TRY(refuse_same_file(options.source, options.output));
   return std::move(p.plan.report);
 }
 
 Result<QuantizeReport> run_quantize(const QuantizeOptions& o, ProgressSink& progress) {
+  if (is_int8_type(o.type)) return run_int8(o, progress);
   const auto start = std::chrono::steady_clock::now();
   NARROW_ASSIGN(Prepared p, prepare(o, progress));
   NARROW_TRY(refuse_same_file(o.source, o.output));

@@ -23,6 +23,9 @@ enum class Compute : std::uint8_t {
   // scale of its own, or with a scale and a zero point.
   kW8A8,
   kW8A8Asymmetric,
+  // As kW8A8, or what a file of int8 products says, on fake-quantized matrices in floating point: the same
+  // logits, slowly.
+  kSimulate,
   kFloat,  // fp32 products of the decoded weights: the reference, and what calibration runs
 };
 

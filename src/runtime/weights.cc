@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "kernels/dispatch.h"
+#include "runtime/int8_parts.h"
 #include "runtime/session.h"
 
 namespace narrow::runtime {
@@ -26,6 +27,8 @@ class Binder {
 
   Result<ModelWeights> bind() {
     NARROW_TRY(check_config());
+    NARROW_ASSIGN(int8_, Int8Parts::create(source_));
+    NARROW_TRY(check_compute());
     if (options_.part != Part::kLayer) NARROW_TRY(ends());
     if (options_.part == Part::kWhole) {
       for (std::int64_t i = 0; i < config_.n_layer; ++i) NARROW_TRY(layer(i));
@@ -34,6 +37,7 @@ class Binder {
       NARROW_TRY(layer(options_.layer));
     }
     if (options_.compute != Compute::kFloat) pack();
+    for (AlignedBuffer<std::byte>& b : int8_->take_storage()) out_.storage.push_back(std::move(b));
     return std::move(out_);
   }
 
@@ -46,6 +50,7 @@ class Binder {
     NARROW_TRY(norm("output_norm", config_.n_embd, true, out_.final_norm));
     if (config_.tied_head && !has("output.weight")) {
       out_.head = out_.embedding;
+      if (int8_->present()) NARROW_TRY(int8_->attach("output", 0, 1, out_.head));
     } else {
       NARROW_TRY(weight("output.weight", {config_.n_vocab, config_.n_embd}, out_.head));
     }
@@ -108,7 +113,7 @@ class Binder {
       return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' is {}, but the model's settings ask for {}",
                         file(), name, info.shape.text(), shape.text());
     }
-    if (format_info(info.format).decode == nullptr) {
+    if (format_info(info.format).decode == nullptr && !(int8_->present() && info.format == Format::kI8)) {
       return make_error(ErrorCode::kUnsupported, "{}: tensor '{}' is stored as {}, which holds no weights",
                         file(), name, format_info(info.format).name);
     }
@@ -133,7 +138,20 @@ class Binder {
   }
 
   Status weight(const std::string& name, const Shape& shape, ops::Weight& out) {
-    return matrix(name, shape, out.stored);
+    NARROW_TRY(matrix(name, shape, out.stored));
+    return attach(name, 0, 1, out);
+  }
+
+  Status attach(const std::string& name, std::int64_t expert, std::int64_t n_expert, ops::Weight& w) {
+    constexpr std::string_view kSuffix = ".weight";
+    if (!int8_->present()) return {};
+    return int8_->attach(name.substr(0, name.size() - kSuffix.size()), expert, n_expert, w);
+  }
+
+  // Weights that meet the same input.
+  Status same_input(const std::string& a, const ops::Weight& weight_a, const std::string& b,
+                    const ops::Weight& weight_b) const {
+    return int8_->present() ? check_same_input(file(), a, weight_a, b, weight_b) : Status();
   }
 
   // [n_expert, n, k] as one matrix per expert.
@@ -142,6 +160,7 @@ class Binder {
     NARROW_TRY(matrix(name, {config_.n_expert, n, k}, all));
     for (std::int64_t e = 0; e < config_.n_expert; ++e) {
       out.push_back(TensorView{all.format, Shape{n, k}, all.row(e * n)});
+      NARROW_TRY(attach(name, e, config_.n_expert, out.back()));
     }
     // The tensor is given back after its last expert.
     if (const auto it = mapped_.find(all.data); it != mapped_.end()) {
@@ -169,8 +188,15 @@ class Binder {
     }
     add(out_.head);
     ops::PackAs as;
-    as.dense = options_.compute != Compute::kStored;
-    as.scheme.asymmetric = options_.compute == Compute::kW8A8Asymmetric;
+    as.simulate = options_.compute == Compute::kSimulate;
+    if (int8_->present()) {
+      as.dense = int8_->settings().weight_bits == 8;
+    } else {
+      as.dense = options_.compute != Compute::kStored;
+    }
+    if (options_.compute == Compute::kW8A8Asymmetric) {
+      for (ops::Weight* w : weights) w->scheme.asymmetric = true;
+    }
     const auto head = mapped_.find(out_.head.stored.data);
     const bool tied = out_.head.stored.data == out_.embedding.data;
     if (tied && head != mapped_.end()) out_.twice_mapped = head->second;
@@ -212,6 +238,8 @@ class Binder {
       NARROW_TRY(linear(prefix + "attn_k", n_kv, c.n_embd, layer.k));
       NARROW_TRY(linear(prefix + "attn_v", n_kv, c.n_embd, layer.v));
     }
+    NARROW_TRY(same_input(prefix + "attn_q", layer.q.weight, prefix + "attn_k", layer.k.weight));
+    NARROW_TRY(same_input(prefix + "attn_q", layer.q.weight, prefix + "attn_v", layer.v.weight));
     NARROW_TRY(linear(prefix + "attn_output", c.n_embd, n_q, layer.attn_out));
     if (c.qk_norm == model::QkNorm::kNone) return {};
     const bool per_head = c.qk_norm == model::QkNorm::kPerHead;
@@ -227,15 +255,36 @@ class Binder {
       NARROW_TRY(weight(prefix + "ffn_gate_inp.weight", {c.n_expert, c.n_embd}, layer.router));
       NARROW_TRY(experts(prefix + "ffn_gate_exps.weight", c.n_ff_expert, c.n_embd, layer.gate_experts));
       NARROW_TRY(experts(prefix + "ffn_up_exps.weight", c.n_ff_expert, c.n_embd, layer.up_experts));
+      NARROW_TRY(same_input(prefix + "ffn_gate_exps", layer.gate_experts.front(), prefix + "ffn_up_exps",
+                            layer.up_experts.front()));
       return experts(prefix + "ffn_down_exps.weight", c.n_embd, c.n_ff_expert, layer.down_experts);
     }
     const bool fused = c.gated_ffn && !has(prefix + "ffn_gate.weight");
     if (c.gated_ffn && !fused) NARROW_TRY(linear(prefix + "ffn_gate", c.n_ff, c.n_embd, layer.gate));
     NARROW_TRY(linear(prefix + "ffn_up", fused ? 2 * c.n_ff : c.n_ff, c.n_embd, layer.up));
+    if (layer.gate.present()) {
+      NARROW_TRY(same_input(prefix + "ffn_gate", layer.gate.weight, prefix + "ffn_up", layer.up.weight));
+    }
     return linear(prefix + "ffn_down", c.n_embd, c.n_ff, layer.down);
   }
 
-  Status check_all_used() const {
+  // What an int8 file can compute.
+  Status check_compute() const {
+    if (!int8_->present()) return {};
+    if (options_.compute == Compute::kFloat) {
+      return make_error(ErrorCode::kUnsupported,
+                        "{}: is made for int8 products; fp32 ones need the model it was made from", file());
+    }
+    const bool zero_point = options_.compute == Compute::kW8A8Asymmetric;
+    if (zero_point && (int8_->settings().static_scales || int8_->settings().weight_bits != 8)) {
+      return make_error(ErrorCode::kUnsupported,
+                        "{}: zero points per token need a file of 8-bit weights with dynamic scales", file());
+    }
+    return {};
+  }
+
+  Status check_all_used() {
+    for (const std::size_t i : int8_->used()) used_[i] = true;
     for (std::size_t i = 0; i < used_.size(); ++i) {
       const TensorInfo& info = source_.tensors()[i];
       if (used_[i] || is_rope_table(info.name)) continue;
@@ -252,6 +301,7 @@ class Binder {
   const ModelConfig& config_;
   LoadOptions options_;
   std::vector<bool> used_;
+  std::optional<Int8Parts> int8_;
   std::unordered_map<const std::byte*, std::size_t> mapped_;  // tensors by where they start
   ModelWeights out_;
 };

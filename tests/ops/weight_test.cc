@@ -85,7 +85,7 @@ TEST(PackedWeights, ProductsOfEveryFormat) {
         PackedWeights packed;
         PackAs as;
         as.dense = dense;
-        as.scheme = {scheme.asymmetric, scheme.scale, scheme.zero};
+        a.weight.scheme = b.weight.scheme = {scheme.asymmetric, scheme.scale, scheme.zero};
         std::vector<std::size_t> done;
         packed.pack({&a.weight, &b.weight}, as, [&](std::size_t i) { done.push_back(i); });
         EXPECT_EQ(done, (std::vector<std::size_t>{0, 1}));

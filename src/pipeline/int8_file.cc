@@ -1,0 +1,448 @@
+#include "pipeline/int8_file.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <optional>
+
+#include "base/atomic_file.h"
+#include "base/cpu_features.h"
+#include "calib/collect.h"
+#include "formats/cast.h"
+#include "io/gguf/writer.h"
+#include "model/int8_parts.h"
+#include "pipeline/calibration_text.h"
+#include "pipeline/int8_inputs.h"
+#include "pipeline/mixes.h"
+#include "pipeline/plan.h"
+#include "pipeline/provenance.h"
+#include "pipeline/tensor_stream.h"
+#include "quant/int8.h"
+#include "quant/rtn.h"
+
+namespace narrow::pipeline {
+namespace {
+
+using model::Int8Settings;
+namespace part = model::int8_part;
+
+struct Type {
+  std::string_view name;
+  Int8Settings settings;
+};
+constexpr std::array kTypes = {
+    Type{"w8a8", {8, false, false}},           Type{"w8a8-static", {8, true, false}},
+    Type{"w8a8-asymmetric", {8, false, true}}, Type{"w4a8", {4, false, false}},
+    Type{"w4a8-static", {4, true, false}},
+};
+
+const Type* find_type(std::string_view name) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  for (const Type& t : kTypes) {
+    if (std::equal(t.name.begin(), t.name.end(), name.begin(), name.end(),
+                   [&](char a, char b) { return a == lower(b); })) {
+      return &t;
+    }
+  }
+  return nullptr;
+}
+
+// What becomes of one source tensor.
+enum class Kind : std::uint8_t {
+  kStored,  // in a type of its own: norms, embeddings
+  kCodes,   // int8 with a scale per row
+  kBlocks,  // a block format, its outlier columns apart
+};
+struct Piece {
+  std::size_t source = 0;
+  Kind kind = Kind::kStored;
+  std::string stem;
+  Int8Input input;
+  bool input_only = false;  // the tied head: only what concerns its input; the weights are the embedding's
+};
+
+// The output's tensors: each piece's weight, then its parts.
+struct Layout {
+  std::vector<Piece> pieces;
+  std::vector<TensorInfo> tensors;
+  std::vector<std::size_t> first;  // of each piece
+  QuantizePlan report;
+};
+
+class Planner {
+ public:
+  Planner(const model::ModelSource& source, const QuantizeOptions& options, const Type& type)
+      : source_(source), options_(options), type_(type) {}
+
+  // Without `inputs` what the widest choice of outlier columns would take.
+  Result<Layout> plan(const std::map<std::string, Int8Input>* inputs) {
+    inputs_ = inputs;
+    const std::vector<std::size_t> products = calib::calibrated_tensors(source_);
+    for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
+      const TensorInfo& t = source_.tensors()[i];
+      const bool product = std::find(products.begin(), products.end(), i) != products.end();
+      const bool embedding = tensor_role(t.name) == Role::kEmbedding;
+      if (product && !embedding) {
+        NARROW_TRY(add_product(i));
+      } else {
+        NARROW_TRY(add_stored(i, product));
+      }
+    }
+    std::uint64_t bytes = 0;
+    for (const TensorInfo& t : layout_.tensors) bytes += t.bytes();
+    layout_.report.bpw = 8.0 * static_cast<double>(bytes) / static_cast<double>(layout_.report.parameters);
+    layout_.report.source_bytes = source_.file_bytes();
+    layout_.report.file_type_name = std::string(type_.name);
+    return std::move(layout_);
+  }
+
+ private:
+  std::int64_t outliers_of(const std::string& stem, std::int64_t k, Int8Input& input) const {
+    if (inputs_ == nullptr) return options_.outliers >= 0 ? std::min(options_.outliers, k) : k / 32;
+    if (const auto it = inputs_->find(stem); it != inputs_->end()) input = it->second;
+    return static_cast<std::int64_t>(input.outliers.size());
+  }
+
+  Status check_requantize(const TensorInfo& t, Format to) const {
+    const bool quantized = format_info(t.format).kind == FormatKind::kQuantized;
+    if (!quantized || to == t.format || options_.allow_requantize) return {};
+    return make_error(
+        ErrorCode::kRefused,
+        "{}: is already quantized ({}): quantizing it again adds its loss to the new one; start from "
+        "the f32/f16/bf16 model, or say --allow-requantize",
+        source_.path().string(), format_info(t.format).name);
+  }
+
+  Status add_product(std::size_t i) {
+    const TensorInfo& t = source_.tensors()[i];
+    Piece piece;
+    piece.source = i;
+    piece.stem = t.name.substr(0, t.name.size() - std::string_view(".weight").size());
+    const std::int64_t k = t.shape.row_length();
+    const std::int64_t count = outliers_of(piece.stem, k, piece.input);
+    Format to = Format::kI8;
+    if (type_.settings.weight_bits == 4) {
+      const bool head = tensor_role(t.name) == Role::kHead;
+      to = fitting_format(head ? Format::kQ8_0 : Format::kQ4_0, k);
+    }
+    NARROW_TRY(check_requantize(t, to));
+    const bool integer = format_info(to).kind != FormatKind::kFloat;
+    piece.kind = to == Format::kI8 ? Kind::kCodes : integer ? Kind::kBlocks : Kind::kStored;
+    add_piece(std::move(piece), {t.name, to, t.shape},
+              integer ? std::string(type_.name) : "fallback: rows of no whole blocks", integer ? count : 0);
+    return {};
+  }
+
+  // Embeddings take q8_0; a tied one is also the head, whose input has parts of its own.
+  Status add_stored(std::size_t i, bool head) {
+    const TensorInfo& t = source_.tensors()[i];
+    Piece piece;
+    piece.source = i;
+    Format to = format_info(t.format).kind == FormatKind::kInteger ? t.format : Format::kF32;
+    std::string reason = "kept";
+    std::int64_t count = 0;
+    if (model::is_quantizable(t)) {
+      to = fitting_format(Format::kQ8_0, t.shape.row_length());
+      NARROW_TRY(check_requantize(t, to));
+      reason = "embedding";
+    }
+    if (head && format_info(to).kind == FormatKind::kQuantized) {
+      piece.stem = "output";
+      piece.input_only = true;
+      count = outliers_of(piece.stem, t.shape.row_length(), piece.input);
+    }
+    add_piece(std::move(piece), {t.name, to, t.shape}, reason, count);
+    return {};
+  }
+
+  void add_piece(Piece piece, TensorInfo weight, const std::string& reason, std::int64_t outliers) {
+    const TensorInfo& from = source_.tensors()[piece.source];
+    std::vector<std::int64_t> dims = from.shape.dims();
+    const auto add = [&](TensorInfo t, std::string_view from_type, std::uint64_t from_bytes) {
+      layout_.report.tensors.push_back({t.name, t.shape.dims(), std::string(from_type),
+                                        std::string(format_info(t.format).name), reason, false, from_bytes,
+                                        t.bytes()});
+      layout_.tensors.push_back(std::move(t));
+    };
+    layout_.first.push_back(layout_.tensors.size());
+    layout_.report.parameters += static_cast<std::uint64_t>(from.shape.elements());
+    add(std::move(weight), format_info(from.format).name, from.bytes());
+    dims.pop_back();
+    const std::string& stem = piece.stem;
+    if (piece.kind == Kind::kCodes)
+      add({stem + std::string(part::kWeightScale), Format::kF32, Shape(dims)}, "", 0);
+    if (!stem.empty() && (piece.kind != Kind::kStored || piece.input_only)) {
+      if (type_.settings.static_scales)
+        add({stem + std::string(part::kInputScale), Format::kF32, {1}}, "", 0);
+      if (outliers > 0) add({stem + std::string(part::kOutlierIndex), Format::kI32, {outliers}}, "", 0);
+      if (outliers > 0 && !piece.input_only) {
+        dims.push_back(outliers);
+        add({stem + std::string(part::kOutlierWeight), Format::kF16, Shape(dims)}, "", 0);
+      }
+    }
+    layout_.pieces.push_back(std::move(piece));
+  }
+
+  const model::ModelSource& source_;
+  const QuantizeOptions& options_;
+  const Type& type_;
+  const std::map<std::string, Int8Input>* inputs_ = nullptr;
+  Layout layout_;
+};
+
+class FileWriter {
+ public:
+  FileWriter(const model::ModelSource& source, const Layout& layout, bool search, io::gguf::Writer& writer,
+             ProgressSink& progress)
+      : source_(source),
+        layout_(layout),
+        search_(search),
+        writer_(writer),
+        progress_(progress),
+        stream_(source, quant::find_method("rtn"), search, progress) {}
+
+  Status run(std::vector<TensorLoss>& losses) {
+    std::uint64_t total = 0;
+    for (const TensorInfo& t : source_.tensors()) total += t.bytes();
+    progress_.begin("quantize", total / 1'000'000, "MB");
+    for (std::size_t p = 0; p < layout_.pieces.size(); ++p) {
+      const Piece& piece = layout_.pieces[p];
+      const TensorInfo& t = source_.tensors()[piece.source];
+      quant::WeightError error;
+      if (piece.kind == Kind::kStored) {
+        NARROW_TRY(stored(p, error));
+      } else {
+        NARROW_TRY(with_context_of(t, matrix(p, error)));
+      }
+      NARROW_TRY(input_parts(p));
+      if (layout_.tensors[layout_.first[p]].format != t.format) {
+        losses.push_back({t.name, error.relative_rms(), error.sqnr_db()});
+      }
+      done_bytes_ += t.bytes();
+      progress_.update(done_bytes_ / 1'000'000, t.name);
+      source_.drop(piece.source);
+    }
+    progress_.end();
+    return {};
+  }
+
+ private:
+  Status with_context_of(const TensorInfo& t, const Status& s) const {
+    if (s.ok()) return s;
+    return with_context(s.error(), fmt::format("{}: tensor {}", source_.path().string(), t.name));
+  }
+
+  Status stored(std::size_t p, quant::WeightError& error) {
+    StreamStats stats;
+    const std::size_t to = layout_.first[p];
+    const auto write = [&](std::uint64_t offset, std::span<const std::byte> data) {
+      return writer_.write(to, offset, data);
+    };
+    NARROW_TRY(stream_.run(layout_.pieces[p].source, layout_.tensors[to].format, write, stats));
+    error = stats.error;
+    return {};
+  }
+
+  template <class T>
+  Status write_values(std::size_t tensor, std::uint64_t offset, const std::vector<T>& values) {
+    return writer_.write(tensor, offset * sizeof(T), std::as_bytes(std::span<const T>(values)));
+  }
+
+  // The index among the output's tensors of one of the piece's parts; nullopt where it has none.
+  std::optional<std::size_t> part_of(std::size_t p, std::string_view suffix) const {
+    const std::size_t end = p + 1 < layout_.first.size() ? layout_.first[p + 1] : layout_.tensors.size();
+    for (std::size_t i = layout_.first[p] + 1; i < end; ++i) {
+      if (layout_.tensors[i].name.ends_with(suffix)) return i;
+    }
+    return std::nullopt;
+  }
+
+  // Codes or blocks, some rows at a time, and the outlier columns' weights.
+  Status matrix(std::size_t p, quant::WeightError& error) {
+    const Piece& piece = layout_.pieces[p];
+    const std::size_t to = layout_.first[p];
+    const Format format = layout_.tensors[to].format;
+    const Shape& shape = source_.tensors()[piece.source].shape;
+    const std::int64_t rows = shape.rows(), k = shape.row_length(), chunk = rows_per_chunk(k);
+    const std::vector<std::int32_t>& columns = piece.input.outliers;
+    const std::size_t stride = row_bytes(format, k);
+    std::vector<float> w, scales;
+    std::vector<std::byte> out;
+    for (std::int64_t begin = 0; begin < rows; begin += chunk) {
+      if (progress_.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled; nothing was written");
+      const std::int64_t n = std::min(chunk, rows - begin);
+      w.resize(static_cast<std::size_t>(n * k));
+      out.resize(static_cast<std::size_t>(n) * stride);
+      scales.resize(static_cast<std::size_t>(n));
+      NARROW_TRY(source_.read_f32(piece.source, begin, begin + n, w.data()));
+      NARROW_TRY(outlier_weights(p, begin, n, k, w));
+      if (piece.kind == Kind::kCodes) {
+        quant::WeightError e;
+        NARROW_TRY(quant::quantize_int8_rows(w.data(), n, k, columns, piece.input.mean_square, search_,
+                                             reinterpret_cast<std::int8_t*>(out.data()), scales.data(), &e));
+        error.add(e);
+        NARROW_TRY(write_values(*part_of(p, part::kWeightScale), static_cast<std::uint64_t>(begin), scales));
+      } else {
+        NARROW_TRY(blocks(piece, format, n, k, w, out, error));
+      }
+      NARROW_TRY(writer_.write(to, static_cast<std::uint64_t>(begin) * stride, out));
+    }
+    return {};
+  }
+
+  Status blocks(const Piece& piece, Format format, std::int64_t n, std::int64_t k, std::vector<float>& w,
+                std::vector<std::byte>& out, quant::WeightError& error) const {
+    for (std::int64_t r = 0; r < n; ++r) {
+      for (const std::int32_t c : piece.input.outliers) w[static_cast<std::size_t>(r * k + c)] = 0.0f;
+    }
+    quant::LayerStats stats;
+    stats.mean_square = piece.input.mean_square;
+    quant::QuantizeSpec spec;
+    spec.format = format;
+    spec.search = search_;
+    quant::WeightError e;
+    NARROW_TRY(quant::quantize_rtn(w.data(), n, k, stats, spec, out.data(), &e));
+    error.add(e);
+    return {};
+  }
+
+  Status outlier_weights(std::size_t p, std::int64_t begin, std::int64_t n, std::int64_t k,
+                         const std::vector<float>& w) {
+    const std::optional<std::size_t> to = part_of(p, part::kOutlierWeight);
+    if (!to) return {};
+    const std::vector<std::int32_t>& columns = layout_.pieces[p].input.outliers;
+    std::vector<float> values;
+    for (std::int64_t r = 0; r < n; ++r) {
+      for (const std::int32_t c : columns) values.push_back(w[static_cast<std::size_t>(r * k + c)]);
+    }
+    const auto count = static_cast<std::int64_t>(values.size());
+    std::vector<std::byte> bytes(row_bytes(Format::kF16, count));
+    NARROW_ASSIGN(const auto cast, cast_from_f32(Format::kF16, values.data(), bytes.data(), count));
+    if (cast.overflowed > 0) {
+      return make_error(ErrorCode::kNumeric,
+                        "weights of outlier columns are too large for f16; use --outliers 0");
+    }
+    const std::size_t row = row_bytes(Format::kF16, static_cast<std::int64_t>(columns.size()));
+    return writer_.write(*to, static_cast<std::uint64_t>(begin) * row, bytes);
+  }
+
+  Status input_parts(std::size_t p) {
+    const Int8Input& input = layout_.pieces[p].input;
+    if (const auto to = part_of(p, part::kInputScale)) {
+      NARROW_TRY(write_values(*to, 0, std::vector<float>{input.scale}));
+    }
+    if (const auto to = part_of(p, part::kOutlierIndex)) NARROW_TRY(write_values(*to, 0, input.outliers));
+    return {};
+  }
+
+  const model::ModelSource& source_;
+  const Layout& layout_;
+  bool search_;
+  io::gguf::Writer& writer_;
+  ProgressSink& progress_;
+  TensorStream stream_;
+  std::uint64_t done_bytes_ = 0;
+};
+
+// Options that say nothing here must not be ignored.
+Status check_options(const QuantizeOptions& o) {
+  const auto refuse = [&](std::string_view option) {
+    return make_error(ErrorCode::kUnsupported,
+                      "{} cannot be used with --type {}, which decides every tensor itself", option, o.type);
+  };
+  if (!o.rules.empty()) return refuse("--tensor");
+  if (!o.embedding_type.empty()) return refuse("--embedding-type");
+  if (!o.output_type.empty()) return refuse("--output-type");
+  if (!o.only.empty()) return refuse("--only");
+  if (o.method != "rtn") return refuse("--method " + o.method);
+  if (o.resume) return refuse("--resume");
+  if (!o.calibration.stats.empty()) return refuse("a file of statistics (only texts can)");
+  return {};
+}
+
+struct Prepared {
+  const Type* type = nullptr;
+  std::shared_ptr<const model::ModelSource> source;
+  io::gguf::Metadata metadata;
+};
+
+Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
+  NARROW_TRY(check_options(o));
+  Prepared p;
+  p.type = find_type(o.type);
+  NARROW_ASSIGN(p.source, model::ModelSource::open(o.source));
+  if (!o.output.empty()) NARROW_TRY(refuse_same_file(o.source, o.output));
+  NARROW_ASSIGN(p.metadata, base_metadata(*p.source, progress));
+  NARROW_ASSIGN(const auto int8, model::int8_settings(p.metadata, o.source.string()));
+  if (int8) {
+    return make_error(ErrorCode::kUnsupported,
+                      "{}: holds int8 products already; start from the model it was made from",
+                      o.source.string());
+  }
+  model::set_int8_settings(p.type->settings, p.metadata);
+  p.metadata.set_u32("general.quantization_version", kQuantizationVersion);
+  p.metadata.set_i32("narrow.int8.outliers", static_cast<std::int32_t>(o.outliers));
+  NARROW_ASSIGN(const std::string recipe, quantize_recipe(o, p.type->name, true));
+  add_provenance(o.source, placeholder_digest(), recipe, p.metadata);
+  return p;
+}
+
+io::gguf::WriterOptions writer_options(const QuantizeOptions& o) {
+  io::gguf::WriterOptions w;
+  w.split_max_bytes = o.split_max_bytes;
+  return w;
+}
+
+}  // namespace
+
+bool is_int8_type(std::string_view type) { return find_type(type) != nullptr; }
+
+Result<QuantizePlan> plan_int8(const QuantizeOptions& o) {
+  NARROW_ASSIGN(Prepared p, prepare(o, null_progress()));
+  NARROW_ASSIGN(Layout layout, Planner(*p.source, o, *p.type).plan(nullptr));
+  layout.report.output_bytes = io::gguf::planned_file_bytes(p.metadata, layout.tensors, writer_options(o));
+  NARROW_ASSIGN(layout.report.free_disk_bytes, free_disk_bytes(o.output.empty() ? "." : o.output));
+  return std::move(layout.report);
+}
+
+Result<QuantizeReport> run_int8(const QuantizeOptions& o, ProgressSink& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  NARROW_ASSIGN(Prepared p, prepare(o, progress));
+  NARROW_TRY(check_output_path(o.output, o.overwrite));
+  NARROW_ASSIGN(const std::string digest, p.source->digest());
+  NARROW_ASSIGN(const std::string recipe, quantize_recipe(o, p.type->name, false));
+  add_provenance(o.source, digest, recipe, p.metadata);
+
+  calib::TokenWindows windows;
+  if (o.calibration.texts.empty()) {
+    windows = random_windows(*p.source, o.seed);
+    progress.note(fmt::format("no text to calibrate on: {} random tokens choose outlier columns{}",
+                              windows.size(), p.type->settings.static_scales ? " and static scales" : ""));
+  } else {
+    NARROW_ASSIGN(windows, calibration_windows(o.calibration, *p.source, progress));
+  }
+  Int8InputOptions input_options;
+  input_options.outliers = o.outliers;
+  input_options.static_scales = p.type->settings.static_scales;
+  NARROW_ASSIGN(const auto inputs, choose_int8_inputs(p.source, windows, input_options, progress));
+
+  NARROW_ASSIGN(Layout layout, Planner(*p.source, o, *p.type).plan(&inputs));
+  layout.report.output_bytes = io::gguf::planned_file_bytes(p.metadata, layout.tensors, writer_options(o));
+  NARROW_TRY(check_free_disk(o.output, layout.report.output_bytes));
+  NARROW_ASSIGN(const auto writer,
+                io::gguf::Writer::create(o.output, p.metadata, layout.tensors, writer_options(o)));
+  for (const auto& path : writer->paths()) {
+    NARROW_TRY(refuse_same_file(o.source, path));
+    NARROW_TRY(check_output_path(path, o.overwrite));
+  }
+  QuantizeReport report;
+  NARROW_TRY(FileWriter(*p.source, layout, o.search, *writer, progress).run(report.losses));
+  NARROW_TRY(writer->finish());
+  report.files = writer->paths();
+  report.plan = std::move(layout.report);
+  report.peak_memory_bytes = peak_resident_bytes();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+}  // namespace narrow::pipeline
