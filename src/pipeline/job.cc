@@ -314,13 +314,14 @@ Result<std::unique_ptr<QuantizeJob>> QuantizeJob::open(const JobOptions& o,
   const auto begin = [&]() -> Status {
     NARROW_TRY(impl->take_over(history, o, layout_digest, progress));
     if (!continues) {
-      // Before the files: a run that is killed here leaves none that nothing speaks of.
+      // Before the files, and on the disk: none is ever there that no journal speaks of.
       const Json first = {{"recipe", o.recipe},
                           {"source", o.source_digest},
                           {"layout", layout_digest},
                           {"files", names},
                           {"tensors", impl->slots.size()}};
       NARROW_TRY(impl->journal->append({{std::string(kMagic), first}}));
+      NARROW_TRY(impl->journal->sync());
     }
     impl->open = true;
     NARROW_TRY(impl->open_files(*layout, continues));

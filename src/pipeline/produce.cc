@@ -4,10 +4,9 @@ namespace narrow::pipeline {
 
 using Json = nlohmann::json;
 
-Json loss_note(const StreamStats& stats) {
-  Json note = {{"squared_error", stats.error.sum_squared_error},
-               {"squared_weight", stats.error.sum_squared_weight}};
-  if (stats.overflowed > 0) note["overflowed"] = stats.overflowed;
+Json loss_note(const quant::WeightError& error, std::uint64_t overflowed) {
+  Json note = {{"squared_error", error.sum_squared_error}, {"squared_weight", error.sum_squared_weight}};
+  if (overflowed > 0) note["overflowed"] = overflowed;
   return note;
 }
 
@@ -47,7 +46,8 @@ Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool 
       return job.write(i, offset, data);
     };
     NARROW_TRY(stream.run(i, plan.types[i], write, stats));
-    NARROW_TRY(job.finish_tensor(i, plan.types[i] == tensors[i].format ? Json() : loss_note(stats)));
+    NARROW_TRY(job.finish_tensor(
+        i, plan.types[i] == tensors[i].format ? Json() : loss_note(stats.error, stats.overflowed)));
   }
   progress.end();
   return {};
