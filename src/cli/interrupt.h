@@ -3,8 +3,8 @@
 
 namespace narrow::cli {
 
-// While one is alive, the first SIGINT or SIGTERM only raises a flag, so that the job can end without leaving
-// a partial file; the second one ends the process at once.
+// While one is alive, the first SIGINT or SIGTERM only raises a flag, so that the job can end in order:
+// without a partial file, or with one that --resume goes on with. The second one ends the process at once.
 class InterruptGuard {
  public:
   InterruptGuard();

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -18,9 +20,57 @@ using Json = nlohmann::ordered_json;
 struct QuantizeArgs {
   QuantizeOptions options;
   std::vector<std::string> rules;
-  std::string split_size, json;
-  bool dry_run = false, no_search = false, no_overwrite = false;
+  std::vector<std::filesystem::path> calib;
+  std::string split_size, size, fit, json;
+  bool dry_run = false, no_search = false, no_overwrite = false, no_sequential = false, fit_given = false;
 };
+
+constexpr std::int64_t kFitContext = 4096;  // of --fit without a number
+
+// Statistics are binary (GGUF, or llama-imatrix's old form, which starts with a count), texts hold no NUL.
+bool is_statistics(const std::filesystem::path& file) {
+  std::string begin(4096, '\0');
+  std::ifstream in(file, std::ios::binary);
+  in.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  begin.resize(static_cast<std::size_t>(std::max<std::streamsize>(0, in.gcount())));
+  return begin.find('\0') != std::string::npos;
+}
+
+Status sort_calibration(const std::vector<std::filesystem::path>& files, CalibrationOptions& c) {
+  for (const auto& file : files) {
+    if (!is_statistics(file)) {
+      c.texts.push_back(file);
+      continue;
+    }
+    if (!c.stats.empty()) {
+      return Error{ErrorCode::kInvalidArgument,
+                   fmt::format("--calib: {} and {} both hold statistics: merge them with `narrow calibrate`",
+                               c.stats.string(), file.string())};
+    }
+    c.stats = file;
+  }
+  return {};
+}
+
+// The number after --fit, which may be left out.
+Result<std::int64_t> parse_context(const std::string& text) {
+  if (text.empty()) return kFitContext;
+  std::int64_t n = 0;
+  const auto r = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (r.ec == std::errc() && r.ptr == text.data() + text.size() && n > 0) return n;
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("--fit '{}': not a number of tokens; write e.g. --fit 8192", text)};
+}
+
+// Everything but --type, or what stands in its place, may be said in any combination.
+Status check_goal(const QuantizeOptions& o) {
+  const int goals = !o.type.empty() + (o.target_bytes > 0) + (o.target_bpw > 0) + (o.target_kl > 0) +
+                    (o.fit_context > 0) + !o.plan.empty();
+  if (goals == 1) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{}: exactly one of --type, --size, --bpw, --kl, --fit and --plan",
+                           goals == 0 ? "say what to make" : "these say different things")};
+}
 
 // 'regex=type'; the type holds no '=', the expression may.
 Result<TensorRule> parse_rule(const std::string& text) {
@@ -131,21 +181,39 @@ Status run(QuantizeArgs& a, const Context& context) {
     if (!bytes.ok()) return bytes.error();
     o.split_max_bytes = *bytes;
   }
+  if (!a.size.empty()) {
+    const auto bytes = parse_bytes("--size", a.size);
+    if (!bytes.ok()) return bytes.error();
+    o.target_bytes = *bytes;
+  }
+  if (a.fit_given) {
+    const auto tokens = parse_context(a.fit);
+    if (!tokens.ok()) return tokens.error();
+    o.fit_context = *tokens;
+  }
+  if (const Status s = check_goal(o); !s.ok()) return s;
+  if (const Status s = sort_calibration(a.calib, o.calibration); !s.ok()) return s;
+  o.sequential = !a.no_sequential;
   if (o.output.empty() && !a.dry_run) {
     return Error{ErrorCode::kInvalidArgument,
                  "no output given: say -o FILE.gguf (or --dry-run to see the plan)"};
   }
-  const auto plan = plan_quantization(o);
-  if (!plan.ok()) return plan.error();
-  print_summary(o, *plan);
-  if (a.dry_run) {
-    if (a.json != "-") print_plan(*plan);
-    return a.json.empty() ? Status() : write_json(a.json, dump(plan_json(*plan)));
+  // A plan that has to be measured takes a while, and is told with the result.
+  const bool known = !o.type.empty() || !o.plan.empty();
+  if (known || a.dry_run) {
+    const auto plan = plan_quantization(o);
+    if (!plan.ok()) return plan.error();
+    print_summary(o, *plan);
+    if (a.dry_run) {
+      if (a.json != "-") print_plan(*plan);
+      return a.json.empty() ? Status() : write_json(a.json, dump(plan_json(*plan)));
+    }
   }
   const InterruptGuard guard;
   const auto progress = make_progress(context);
   const auto report = quantize(o, *progress);
   if (!report.ok()) return report.error();
+  if (!known) print_summary(o, report->plan);
   if (a.json != "-") print_report(*report);
   return a.json.empty() ? Status() : write_json(a.json, dump(report_json(*report)));
 }
@@ -159,6 +227,9 @@ void add_quantize(CLI::App& app, Context& context) {
       "  narrow quantize model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m\n"
       "  narrow quantize SmolLM2-135M/ -o small.gguf --type q4_k_m --tensor 'ffn_down=q6_k' --output-type "
       "q8_0\n"
+      "  narrow quantize model-f16.gguf -o small.gguf --type q4_0 --method auto --calib text.txt\n"
+      "  narrow quantize model-f16.gguf -o small.gguf --size 90MB --calib text.txt --save-plan plan.json\n"
+      "  narrow quantize model-f16.gguf -o small.gguf --type q5_k --pure --only 'ffn_down'\n"
       "  narrow quantize model-f16.gguf --type q3_k_m --dry-run\n"
       "`narrow list mixes` shows the types. Rules: the first that matches a tensor's name wins, also over\n"
       "--embedding-type and --output-type.");
@@ -166,8 +237,38 @@ void add_quantize(CLI::App& app, Context& context) {
   QuantizeOptions& o = args->options;
   sub->add_option("source", o.source, "GGUF file or Hugging Face folder")->required();
   sub->add_option("-o,--output", o.output, "GGUF file to write");
-  sub->add_option("-t,--type", o.type, "Type or mix, e.g. q4_k_m")->required();
+  sub->add_option("-t,--type", o.type, "Type or mix, e.g. q4_k_m");
+  sub->add_option("--size", args->size,
+                  "Instead of --type: types tensor by tensor for this file size, e.g. 90MB");
+  sub->add_option("--bpw", o.target_bpw, "Instead of --type: for this many bits per weight, e.g. 4.25")
+      ->check(CLI::PositiveNumber);
+  sub->add_option("--kl", o.target_kl,
+                  "Instead of --type: the smallest file at this KL divergence, e.g. 0.05")
+      ->check(CLI::PositiveNumber);
+  CLI::Option* fit =
+      sub->add_option("--fit", args->fit,
+                      "Instead of --type: for this machine's free memory, with a cache of this many tokens "
+                      "(4096)")
+          ->expected(0, 1);
+  sub->add_option("--plan", o.plan, "Instead of --type: a plan that --save-plan wrote");
+  sub->add_option("--save-plan", o.save_plan, "Write the plan as JSON, to be edited and run again");
   sub->add_option("--method", o.method, "Algorithm; `narrow list methods` shows them")->capture_default_str();
+  sub->add_option("--calib", args->calib,
+                  "Texts to calibrate on (.txt, or chats as .jsonl), or statistics of `narrow calibrate` or "
+                  "llama-imatrix");
+  sub->add_option("--calib-tokens", o.calibration.max_tokens, "Tokens of all texts together; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_option("--calib-ctx", o.calibration.n_ctx, "Tokens of a window")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  sub->add_option("--damping", o.damping,
+                  "Of gptq, as a share of each diagonal entry; 0: chosen by the error on other tokens")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  sub->add_flag("--no-sequential", args->no_sequential,
+                "Calibrate on the unquantized model alone, not on the layers quantized before");
+  sub->add_option("--seed", o.seed, "Of methods that draw numbers")->capture_default_str();
   sub->add_flag("--pure", o.pure, "Every weight matrix in the type itself, no mix");
   sub->add_option("--tensor", args->rules,
                   "'regex=type': another type for the tensors whose name matches; repeatable")
@@ -176,14 +277,26 @@ void add_quantize(CLI::App& app, Context& context) {
   sub->add_option("--output-type", o.output_type, "Type of the output head");
   sub->add_flag("--strict", o.strict, "Refuse fallbacks for rows that a type cannot hold");
   sub->add_flag("--allow-requantize", o.allow_requantize, "Quantize weights that are quantized already");
+  sub->add_flag("--resume", o.resume,
+                "Go on with what an earlier run with the same options left unfinished, if there is any");
+  sub->add_option(
+      "--only", o.only,
+      "Make only the tensors whose names match this expression again, in the existing output; all "
+      "others are copied bit for bit");
   sub->add_flag("--no-overwrite", args->no_overwrite, "Refuse to replace an existing output");
   sub->add_flag("--dry-run", args->dry_run, "Show the plan, write nothing");
   sub->add_option("--split-max-size", args->split_size,
                   "Split the output into parts of at most this size, e.g. 2G");
+  sub->add_option(
+         "--outliers", o.outliers,
+         "Of w8a8, w4a8 and their like: input columns of each product that stay fp32, at most; -1: as "
+         "many as pay")
+      ->capture_default_str();
   sub->add_flag("--no-search", args->no_search, "Plain absmax or min/max scales instead of searched ones");
   sub->add_option("--json", args->json,
                   "Write the plan or report as JSON to this file, or - for standard output");
-  sub->callback([args, &context] {
+  sub->callback([args, fit, &context] {
+    args->fit_given = fit->count() > 0;
     if (const Status s = run(*args, context); !s.ok()) context.exit_code = report_error(s.error());
   });
 }

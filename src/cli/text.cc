@@ -22,9 +22,13 @@ Result<std::uint64_t> parse_bytes(std::string_view option, std::string_view text
   const Error bad{ErrorCode::kInvalidArgument,
                   fmt::format("{} '{}': not a size; write e.g. 2G, 500M or 2GiB", option, text)};
   std::uint64_t n = 0;
+  double fraction = 0;
   const char* end = text.data() + text.size();
-  const auto r = std::from_chars(text.data(), end, n);
-  if (r.ec != std::errc() || n == 0) return bad;
+  auto r = std::from_chars(text.data(), end, n);
+  if (r.ec == std::errc() && r.ptr != end && *r.ptr == '.') {
+    r = std::from_chars(r.ptr, end, fraction, std::chars_format::fixed);
+  }
+  if (r.ec != std::errc() || (n == 0 && fraction == 0)) return bad;
   std::string unit(r.ptr, end);
   for (char& c : unit) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   struct Unit {
@@ -39,7 +43,7 @@ Result<std::uint64_t> parse_bytes(std::string_view option, std::string_view text
   const auto u =
       std::find_if(std::begin(kUnits), std::end(kUnits), [&](const Unit& x) { return x.name == unit; });
   if (u == std::end(kUnits) || n > std::numeric_limits<std::uint64_t>::max() / u->factor) return bad;
-  return n * u->factor;
+  return n * u->factor + static_cast<std::uint64_t>(fraction * static_cast<double>(u->factor));
 }
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {

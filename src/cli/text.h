@@ -12,7 +12,8 @@ namespace narrow::cli {
 
 std::string bytes_text(std::uint64_t bytes);  // "109.3 MB", "1.23 GB" (powers of ten)
 
-// "2G", "500M", "64k" (powers of ten), "2GiB" (powers of two), "1000000"; kInvalidArgument names `option`.
+// "2G", "500M", "90.5MB", "64k" (powers of ten), "2GiB" (powers of two), "1000000"; kInvalidArgument names
+// `option`.
 Result<std::uint64_t> parse_bytes(std::string_view option, std::string_view text);
 
 std::string shape_text(const std::vector<std::int64_t>& shape);  // "49152 x 576"; "scalar"

@@ -51,6 +51,14 @@ TEST(Options, WrongUsageIsRefused) {
       {{"quantize", "a.gguf", "-o", "b.gguf", "-t", "q8_0", "--split-max-size", "2 parsecs"},
        {"--split-max-size"}},
       {{"quantize", "a.gguf", "-o", "b.gguf", "-t", "q5_z"}, {"'q5_z'", "q4_k_m"}},
+      {{"quantize", "a.gguf", "-o", "b.gguf", "-t", "q8_0", "--bpw", "4.25"},
+       {"exactly one of --type", "--bpw"}},
+      {{"quantize", "a.gguf", "-o", "b.gguf", "--size", "90.5MB", "--fit"},
+       {"exactly one of --type", "--fit"}},
+      {{"quantize", "a.gguf", "-o", "b.gguf", "--fit", "lots"}, {"--fit 'lots'"}},
+      {{"quantize", "a.gguf", "-o", "b.gguf", "--kl", "-1"}, {"--kl"}},
+      {{"quantize", "a.gguf", "-o", "b.gguf", "--size", "90.5 parsecs"}, {"--size '90.5 parsecs'"}},
+      {{"quantize", "a.gguf", "-o", "b.gguf", "-t", "q4_0", "--damping", "-0.1"}, {"--damping"}},
       {{"convert", "a.gguf", "-o", "b.gguf", "-t", "q8_0"}, {"f32, f16 or bf16", "narrow quantize"}},
   };
   for (const Case& c : cases) expect_failure(narrow_cli(c.args), 2, c.words);
@@ -66,6 +74,16 @@ TEST(Options, AreTakenAnywhereAndTypesInAnyCase) {
   EXPECT_EQ(narrow_cli({"-q", "quantize", "-t", "q4_K_m", src, "--pure", "-o", c}).exit_code, 0);
   EXPECT_EQ(testing::read_file(a), testing::read_file(b)) << "the same bytes for 1 and 2 threads";
   EXPECT_NE(testing::read_file(a), testing::read_file(c));
+}
+
+TEST(Options, CalibrationFilesAreSortedByWhatTheyHold) {
+  const TempDir dir;
+  ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
+  ASSERT_OK(testing::write_tiny_gguf(dir / "statistics.txt"));
+  testing::write_file(dir / "old.dat", std::string("\x02\0\0\0", 4) + "blk");
+  expect_failure(narrow_cli({"quantize", "-t", "q4_0", "-o", dir / "out.gguf", "--calib",
+                             dir / "statistics.txt", dir / "old.dat", dir / "src.gguf"}),
+                 2, {"both hold statistics", "statistics.txt", "old.dat"});
 }
 
 TEST(Options, RepeatedRulesDoNotSwallowTheSource) {
