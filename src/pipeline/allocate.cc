@@ -276,6 +276,12 @@ Status check_targets(const QuantizeOptions& o) {
   if (o.target_bpw > 0) given.emplace_back("--bpw");
   if (o.target_kl > 0) given.emplace_back("--kl");
   if (o.fit_context > 0) given.emplace_back("--fit");
+  if (given.empty() && !o.save_plan.empty()) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--save-plan {}: no plan is made; give --size, --bpw, --kl or --fit too",
+                      o.save_plan.string());
+  }
+  if (given.empty() && !o.plan.empty()) given.emplace_back("--plan");
   if (given.empty()) return {};
   if (!o.type.empty()) given.emplace_back("--type");
   if (o.pure) given.emplace_back("--pure");
@@ -398,6 +404,32 @@ Result<PlanFile> allocate(const AllocateInputs& in, Plan& plan, ProgressSink& pr
     if (model::is_quantizable(t)) file.types.emplace_back(t.name, plan.types[i]);
   }
   return file;
+}
+
+Result<PlanFile> plan_types(const AllocateInputs& in, Plan& plan, ProgressSink& progress) {
+  const QuantizeOptions& o = *in.options;
+  PlanFile given;
+  if (!o.plan.empty()) {
+    NARROW_ASSIGN(given, read_plan(o.plan));
+    NARROW_ASSIGN(const Types types, types_of_plan(o.plan, given, in.source->tensors(), in.digest));
+    if (!asks_for_allocation(o)) {
+      NARROW_TRY(set_types(types, "plan", o, *in.metadata, plan));
+      // Edited types have another KL than the file says.
+      if (const auto kl = given.damage.predict(given.types); kl.ok() && !given.damage.tensors.empty()) {
+        given.predicted_kl = *kl;
+      }
+      given.file_bytes = plan.report.output_bytes;
+      return given;
+    }
+  }
+  AllocateInputs with_damage = in;
+  // A table that lacks tensors is of no use.
+  const bool complete = std::all_of(given.types.begin(), given.types.end(),
+                                    [&](const auto& t) { return given.damage.find(t.first) != nullptr; });
+  if (!given.types.empty() && complete) with_damage.damage = &given.damage;
+  NARROW_ASSIGN(PlanFile made, allocate(with_damage, plan, progress));
+  if (!o.save_plan.empty()) NARROW_TRY(write_plan(o.save_plan, made));
+  return made;
 }
 
 }  // namespace narrow::pipeline

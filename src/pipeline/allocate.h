@@ -20,10 +20,10 @@
 
 namespace narrow::pipeline {
 
-// True when the options ask for a size, a KL or free memory; not for `plan`, which names its types.
+// True when the options ask for a size, a KL or free memory: such runs need held-out windows.
 bool asks_for_allocation(const QuantizeOptions& options);
-// kInvalidArgument: more than one of the four targets, or one together with `type` or `pure`; a target out of
-// range.
+// kInvalidArgument: more than one of the four targets, or one of them or a plan together with `type` or
+// `pure`; a target out of range; a plan to save without a target.
 Status check_targets(const QuantizeOptions& options);
 
 // Windows to quantize with, and others, every few, to judge by.
@@ -45,6 +45,11 @@ struct AllocateInputs {
   // Damage measured before (of a plan file); null: it is measured.
   const DamageTable* damage = nullptr;
 };
+
+// All that the options say about types beyond a mix: runs the plan file, or allocates for the target (by the
+// damage in the plan file where both are given), and saves the plan. Also errors of reading and writing
+// plans.
+Result<PlanFile> plan_types(const AllocateInputs& inputs, Plan& plan, ProgressSink& progress);
 
 // Measures, solves, tries and corrects. `plan` (from make_plan) says which types rules and options give; the
 // others are replaced, and its sizes with them. kInvalidArgument: a target that cannot be met says what can.

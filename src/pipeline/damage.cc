@@ -22,7 +22,7 @@ constexpr Format kCodebooks[] = {kIQ1_S, kIQ1_M, kIQ2_XXS, kIQ2_XS, kIQ2_S, kIQ3
 
 // Spot runs: tokens, and the products that all of them together may take before layers are left out.
 constexpr std::int64_t kSpotTokens = 512, kSpotWindow = 128;
-constexpr double kSpotProducts = 8e12;
+constexpr double kSpotProducts = 2e12;
 constexpr double kSpotBpw = 4.5;
 constexpr std::int64_t kSampledRows =
     1024;  // of a tensor, for its errors; of each expert where there are any

@@ -7,6 +7,7 @@
 
 #include "base/rng.h"
 #include "base/thread_team.h"
+#include "calib/collect.h"
 #include "ops/matmul.h"
 #include "ops/rows.h"
 #include "runtime/decoder.h"
@@ -66,13 +67,6 @@ std::vector<std::int64_t> scored_rows(const calib::TokenWindows& windows, Skip s
     begin += n;
   }
   return rows;
-}
-
-Status read_vector(const ModelSource& source, std::string_view name, std::vector<float>& out) {
-  const std::optional<std::size_t> index = source.find(name);
-  if (!index) return {};
-  out.resize(static_cast<std::size_t>(source.tensors()[*index].shape.elements()));
-  return source.read_f32(*index, 0, 1, out.data());
 }
 
 Status require_finite(double kl, const ModelSource& source) {
@@ -163,23 +157,16 @@ Status LayerProbe::head_logits(const ModelSource& source, calib::Stream& stream,
   const model::ModelConfig& c = source.config();
   const std::optional<std::size_t> untied = source.find("output.weight");
   const std::size_t head = untied ? *untied : source.find("token_embd.weight").value();
-  std::vector<float> gain, bias;
-  NARROW_TRY(read_vector(source, "output_norm.weight", gain));
-  NARROW_TRY(read_vector(source, "output_norm.bias", bias));
+  calib::Stream normed(stream.size(), stream.width());
+  NARROW_TRY(calib::head_input(source, stream.all(), normed.all()));
   out.resize(positions_.size());
   std::vector<Status> results(positions_.size());
   parallel_for(static_cast<std::int64_t>(positions_.size()), [&](std::int64_t i, int) {
     const auto index = static_cast<std::size_t>(i);
     const Position& p = positions_[index];
     const auto n = static_cast<std::int64_t>(p.ids.size());
-    AlignedBuffer<float> rows(static_cast<std::size_t>(n * c.n_embd)), normed(gain.size());
+    AlignedBuffer<float> rows(static_cast<std::size_t>(n * c.n_embd));
     const auto work = [&]() -> Status {
-      const ops::Matrix x = stream.rows(p.row, 1), h(normed.data(), 1, c.n_embd);
-      if (c.norm == model::NormKind::kRms) {
-        ops::rms_norm(x, gain.data(), c.norm_eps, c.n_embd, h);
-      } else {
-        ops::layer_norm(x, gain.data(), bias.empty() ? nullptr : bias.data(), c.norm_eps, h);
-      }
       for (std::int64_t j = 0; j < n; ++j) {
         const std::int32_t id = p.ids[static_cast<std::size_t>(j)];
         NARROW_TRY(source.read_f32(head, id, id + 1, rows.data() + j * c.n_embd));
@@ -188,7 +175,7 @@ Status LayerProbe::head_logits(const ModelSource& source, calib::Stream& stream,
                             reinterpret_cast<const std::byte*>(rows.data())};
       out[index].resize(static_cast<std::size_t>(n));
       const ops::Matrix y(out[index].data(), 1, n);
-      NARROW_TRY(ops::matmul(ops::Activations(h), ops::Weight(view), y));
+      NARROW_TRY(ops::matmul(ops::Activations(normed.rows(p.row, 1)), ops::Weight(view), y));
       ops::scale_and_cap(y, c.logit_scale, c.final_softcap);
       return {};
     };
