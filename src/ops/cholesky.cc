@@ -23,9 +23,12 @@ bool try_factor(std::int64_t k, const float* h, float* u) {
   Square<T> inverse = Square<T>::Identity(k, k);
   a.template triangularView<Eigen::Lower>().solveInPlace(inverse);
   for (std::int64_t i = 0; i < k; ++i) {
+    const float d = static_cast<float>(inverse(i, i));
+    if (!std::isfinite(d) || !(d > 0)) return false;
+  }
+  for (std::int64_t i = 0; i < k; ++i) {
     for (std::int64_t j = 0; j < i; ++j) u[i * k + j] = 0.0f;
     for (std::int64_t j = i; j < k; ++j) u[i * k + j] = static_cast<float>(inverse(k - 1 - i, k - 1 - j));
-    if (!std::isfinite(u[i * k + i]) || !(u[i * k + i] > 0)) return false;
   }
   return true;
 }
@@ -42,7 +45,8 @@ Status solve_rows(std::int64_t k, const float* h, std::int64_t n, float* b) {
   for (std::int64_t i = 0; i < k * k; ++i) a.data()[i] = static_cast<double>(h[i]);
   const Eigen::LLT<Eigen::Ref<Square<double>>> factor(a);
   if (factor.info() != Eigen::Success) {
-    return make_error(ErrorCode::kNumeric, "a Hessian of {} inputs is not positive definite; more damping", k);
+    return make_error(ErrorCode::kNumeric, "a Hessian of {} inputs is not positive definite; more damping",
+                      k);
   }
   Eigen::Map<Square<float>> rows(b, n, k);
   const Square<double> x = factor.solve(rows.cast<double>().transpose()).transpose();

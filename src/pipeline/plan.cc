@@ -50,15 +50,6 @@ std::string_view kept_reason(const TensorInfo& t) {
 
 const FormatInfo& info(Format f) { return format_info(f); }
 
-Result<const quant::Method*> require_method(std::string_view name) {
-  const quant::Method* m = quant::find_method(name);
-  if (m != nullptr) return m;
-  std::vector<std::string_view> known;
-  for (const quant::Method& each : quant::all_methods()) known.push_back(each.name);
-  return make_error(ErrorCode::kInvalidArgument, "unknown method '{}'; known methods: {}", name,
-                    fmt::join(known, ", "));
-}
-
 Status check_rules_applied(const std::vector<RuleReport>& reports, const std::vector<CompiledRule>& rules) {
   for (std::size_t i = 0; i < reports.size(); ++i) {
     const RuleReport& r = reports[i];
@@ -144,7 +135,7 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
                           std::span<const TensorInfo> tensors, const QuantizeOptions& o) {
   Plan plan;
   NARROW_ASSIGN(plan.mix, require_mix(o.type));
-  NARROW_ASSIGN(plan.method, require_method(o.method));
+  NARROW_ASSIGN(plan.method, parse_method(o.method));
   NARROW_ASSIGN(std::vector<CompiledRule> rules, compile_rules(o.rules));
   std::optional<Format> embedding, output;
   if (!o.embedding_type.empty()) {
@@ -170,7 +161,7 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
                       "--embedding-type makes {}",
                       o.output_type, source_name, o.embedding_type);
   }
-  const std::vector<Format> mixed = mix_types(*plan.mix, traits, matrices, tied);
+  const std::vector<Format> mixed = mix_types(*plan.mix, traits, matrices, tied, !o.calibration.empty());
 
   std::uint64_t stored_bytes = 0;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -260,7 +251,7 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
     plan.report.bpw = 8.0 * static_cast<double>(stored_bytes) / static_cast<double>(plan.report.parameters);
   }
   plan.report.output_bytes = stored_bytes;
-  plan.report.peak_memory_bytes = peak_estimate(tensors, plan.outputs, plan.method->row_independent);
+  plan.report.peak_memory_bytes = peak_estimate(tensors, plan.outputs, plan.method.encoder->row_independent);
   plan.report.file_type_name = std::string(plan.mix->name);
   return plan;
 }

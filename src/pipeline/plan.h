@@ -7,6 +7,7 @@
 #include "io/gguf/metadata.h"
 #include "model/source.h"
 #include "narrow/quantize.h"
+#include "pipeline/method_spec.h"
 #include "pipeline/mixes.h"
 #include "quant/quantizer.h"
 
@@ -17,7 +18,7 @@ struct Plan {
   std::vector<Format> types;  // one per source tensor
   std::vector<bool> asked;    // one per source tensor: a rule or an option names its type
   const Mix* mix = nullptr;
-  const quant::Method* method = nullptr;
+  MethodSpec method;
   std::vector<TensorInfo> outputs;  // one per source tensor
 };
 

@@ -32,12 +32,14 @@ std::uint64_t overflows_of(const QuantizeJob& job) {
   return n;
 }
 
-Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool search, QuantizeJob& job,
-                       ProgressSink& progress) {
+Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool search,
+                       const Importance* importance, QuantizeJob& job, ProgressSink& progress) {
   const std::vector<TensorInfo>& tensors = source.tensors();
   std::uint64_t total = 0;
   for (std::size_t i = 0; i < tensors.size(); ++i) total += job.finished(i) ? 0 : tensors[i].bytes();
-  TensorStream stream(source, plan.method, search, progress);
+  const quant::Method* method = plan.method.encoder;
+  if (method->needs == quant::Needs::kHessian) method = quant::find_method("rtn");
+  TensorStream stream(source, method, search, progress, importance);
   progress.begin("quantize", total / 1'000'000, "MB");
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (job.finished(i)) continue;

@@ -18,8 +18,9 @@ nlohmann::json loss_note(const quant::WeightError& error, std::uint64_t overflow
 std::vector<TensorLoss> losses_of(const QuantizeJob& job);
 std::uint64_t overflows_of(const QuantizeJob& job);
 
-// Every unfinished tensor by the plan's method alone, some rows at a time.
-Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool search, QuantizeJob& job,
-                       ProgressSink& progress);
+// Every unfinished tensor by itself, some rows at a time. `importance` may be null. A method that needs
+// Hessians gives way to rtn.
+Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool search,
+                       const Importance* importance, QuantizeJob& job, ProgressSink& progress);
 
 }  // namespace narrow::pipeline

@@ -6,12 +6,17 @@
 
 #include "base/cpu_features.h"
 #include "io/gguf/writer.h"
+#include "pipeline/allocate.h"
+#include "pipeline/calibrate.h"
+#include "pipeline/calibrated.h"
+#include "pipeline/calibration_text.h"
 #include "pipeline/int8_file.h"
 #include "pipeline/job.h"
 #include "pipeline/plan.h"
 #include "pipeline/produce.h"
 #include "pipeline/provenance.h"
 #include "pipeline/redo.h"
+#include "pipeline/transform.h"
 
 namespace narrow::pipeline {
 namespace {
@@ -22,12 +27,45 @@ struct Prepared {
   Plan plan;
   std::optional<Redo> redo;  // with --only
   std::string recipe, source_digest;
+  std::optional<double> predicted_kl;
+  nlohmann::json state;  // the types chosen by measuring, for a resumed run
 };
 
+// Where types come from a target or a plan, a plan of some type is made first, which they then replace.
+constexpr const char* kFirstType = "q4_k_m";
+
+bool chooses_types(const QuantizeOptions& o) { return asks_for_allocation(o) || !o.plan.empty(); }
+
+// What the options ask of the texts, before anything long begins.
+Status check_calibration(const QuantizeOptions& o, const MethodSpec& method) {
+  const bool texts = !o.calibration.texts.empty();
+  if (method.needs_windows() && !texts) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--method {}: looks at what enters each layer; give texts by --calib FILE", o.method);
+  }
+  if (method.needs_statistics() && o.calibration.empty()) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--method {}: needs statistics of the activations; give texts or a statistics file by "
+                      "--calib FILE",
+                      o.method);
+  }
+  if (asks_for_allocation(o) && !texts) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "--size, --bpw, --kl and --fit measure what each tensor costs; give texts by --calib FILE");
+  }
+  return {};
+}
+
 // Reads headers only: digests in the metadata are placeholders.
-Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
+Result<Prepared> prepare(const QuantizeOptions& asked, ProgressSink& progress) {
+  NARROW_TRY(check_targets(asked));
+  QuantizeOptions o = asked;
+  if (chooses_types(o)) o.type = kFirstType;
   // Before the source is opened: a wrong name is told at once.
   NARROW_ASSIGN(const Mix* mix, require_mix(o.type));
+  NARROW_ASSIGN(const MethodSpec method, parse_method(o.method));
+  NARROW_TRY(check_calibration(o, method));
   Prepared p;
   NARROW_ASSIGN(p.source, model::ModelSource::open(o.source));
   if (o.only.empty()) {
@@ -79,10 +117,78 @@ Result<std::unique_ptr<QuantizeJob>> open_job(const QuantizeOptions& o, const Pr
   return job;
 }
 
+// What calibration gives: windows where texts are, statistics of inputs where something asks for them.
+struct Calibration {
+  calib::TokenWindows windows;
+  std::optional<calib::ModelStats> stats;
+};
+
+Result<Calibration> calibrate(const QuantizeOptions& o, const Prepared& p, ProgressSink& progress) {
+  Calibration c;
+  if (o.calibration.empty()) return c;
+  const MethodSpec& method = p.plan.method;
+  if (!o.calibration.texts.empty()) {
+    NARROW_ASSIGN(c.windows, calibration_windows(o.calibration, *p.source, progress));
+  }
+  // Methods that see every layer's inputs themselves need none beside.
+  if (!method.needs_windows() || method.needs_statistics() || asks_for_allocation(o)) {
+    NARROW_ASSIGN(c.stats, calibration_stats(o.calibration, p.source, progress));
+  }
+  return c;
+}
+
+// Types for the target, or of the plan file; a resumed run takes those it chose before.
+Status choose_types(const QuantizeOptions& o, const Calibration& c, Prepared& p, ProgressSink& progress) {
+  constexpr const char* kState = "types";
+  if (o.resume) {
+    const std::optional<nlohmann::json> stored = stored_state(job_options(o, p), kState);
+    if (stored) {
+      std::vector<std::optional<Format>> types;
+      for (const auto& name : *stored) {
+        const FormatInfo* f = name.is_string() ? find_format(name.get<std::string>()) : nullptr;
+        types.push_back(f != nullptr ? std::optional(f->format) : std::nullopt);
+      }
+      if (types.size() == p.plan.types.size()) return set_types(types, "plan", o, p.metadata, p.plan);
+    }
+  }
+  AllocateInputs in;
+  in.source = p.source;
+  in.digest = p.source_digest;
+  in.options = &o;
+  in.metadata = &p.metadata;
+  in.stats = c.stats ? &*c.stats : nullptr;
+  in.windows = hold_out(c.windows).judge;
+  NARROW_ASSIGN(const PlanFile plan, plan_types(in, p.plan, progress));
+  if (asks_for_allocation(o)) p.predicted_kl = plan.predicted_kl;
+  p.state = nlohmann::json::array();
+  for (std::size_t i = 0; i < p.plan.types.size(); ++i) {
+    if (model::is_quantizable(p.source->tensors()[i])) {
+      p.state.push_back(format_info(p.plan.types[i]).name);
+    } else {
+      p.state.push_back(nullptr);
+    }
+  }
+  return {};
+}
+
 // Fills the job's output with every tensor that an earlier run did not finish.
-Status produce(const QuantizeOptions& o, const Prepared& p, QuantizeJob& job, ProgressSink& progress) {
+Status produce(const QuantizeOptions& o, const Prepared& p, const Calibration& c, QuantizeJob& job,
+               ProgressSink& progress) {
   if (p.redo) NARROW_TRY(p.redo->copy_kept(job, progress));
-  return produce_by_rows(*p.source, p.plan, o.search, job, progress);
+  const MethodSpec& method = p.plan.method;
+  std::shared_ptr<const model::ModelSource> source = p.source;
+  if (!method.transforms.empty()) {
+    NARROW_ASSIGN(source, transform(source, method.transforms, c.stats ? &*c.stats : nullptr,
+                                    {p.plan.types, o.search, o.seed}, progress));
+  }
+  if (method.needs_windows()) {
+    NARROW_TRY(produce_calibrated({source, &p.plan, &method, &c.windows, &o}, job, progress));
+  }
+  Importance importance;
+  if (c.stats && method.transforms.empty()) {
+    for (const auto& [name, entries] : c.stats->inputs) importance[name] = calib::moments(entries);
+  }
+  return produce_by_rows(*source, p.plan, o.search, &importance, job, progress);
 }
 
 }  // namespace
@@ -110,8 +216,11 @@ Result<QuantizeReport> run_quantize(const QuantizeOptions& o, ProgressSink& prog
     NARROW_ASSIGN(complete, settle_commit(job_options(o, p), &report.files));
   }
   if (!complete) {
+    NARROW_ASSIGN(const Calibration calibration, calibrate(o, p, progress));
+    if (chooses_types(o)) NARROW_TRY(choose_types(o, calibration, p, progress));
     NARROW_ASSIGN(const auto job, open_job(o, p, progress));
-    if (const Status s = produce(o, p, *job, progress); !s.ok()) return job->abandon(s.error());
+    if (!p.state.empty()) NARROW_TRY(job->put("types", p.state));
+    if (const Status s = produce(o, p, calibration, *job, progress); !s.ok()) return job->abandon(s.error());
     NARROW_ASSIGN(report.files, job->commit());
     report.losses = losses_of(*job);
     if (const std::uint64_t n = overflows_of(*job); n > 0) {

@@ -134,7 +134,7 @@ Status TensorStream::encode(std::size_t index, std::int64_t begin, std::int64_t 
     spec.format = to;
     spec.search = search_;
     quant::WeightError error;
-    const Status s = method_->quantize(decoded_.data(), n, k, {}, spec, encoded_.data(), &error);
+    const Status s = quantize_rows(t, begin, n, spec, error);
     if (!s.ok()) {
       return with_context(s.error(),
                           fmt::format("{}: tensor {}, rows from {}", source_.path().string(), t.name, begin));
@@ -149,6 +149,31 @@ Status TensorStream::encode(std::size_t index, std::int64_t begin, std::int64_t 
     return {};
   }
   return cast_values(decoded_.data(), n * k, to, encoded_.data(), scratch_, stats);
+}
+
+// With the importances of the rows' expert, where they are known.
+Status TensorStream::quantize_rows(const TensorInfo& t, std::int64_t begin, std::int64_t n,
+                                   const quant::QuantizeSpec& spec, quant::WeightError& error) {
+  const std::int64_t k = t.shape.row_length();
+  const auto known = importance_ != nullptr ? importance_->find(t.name) : Importance::const_iterator{};
+  if (importance_ == nullptr || known == importance_->end()) {
+    return method_->quantize(decoded_.data(), n, k, {}, spec, encoded_.data(), &error);
+  }
+  const std::vector<calib::Moments>& entries = known->second;
+  const std::int64_t per_entry = t.shape.rows() / static_cast<std::int64_t>(entries.size());
+  for (std::int64_t at = 0; at < n;) {
+    const std::int64_t entry = (begin + at) / per_entry;
+    const std::int64_t count = std::min(n - at, (entry + 1) * per_entry - (begin + at));
+    quant::LayerStats stats;
+    stats.mean_square = entries[static_cast<std::size_t>(entry)].mean_square;
+    quant::WeightError part;
+    NARROW_TRY(method_->quantize(decoded_.data() + at * k, count, k, stats, spec,
+                                 encoded_.data() + static_cast<std::size_t>(at) * row_bytes(spec.format, k),
+                                 &part));
+    error.add(part);
+    at += count;
+  }
+  return {};
 }
 
 Status TensorStream::run(std::size_t index, Format to, const WriteBytes& write, StreamStats& stats) {

@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/aligned_buffer.h"
+#include "calib/stats.h"
 #include "model/source.h"
 #include "narrow/progress.h"
 #include "quant/quantizer.h"
@@ -32,12 +35,15 @@ Error non_finite_error(const std::string& file, const TensorInfo& t, std::int64_
 // Receives the stored bytes in order: `byte_offset` from the start of the tensor.
 using WriteBytes = std::function<Status(std::uint64_t byte_offset, std::span<const std::byte> data)>;
 
+using Importance = std::map<std::string, std::vector<calib::Moments>, std::less<>>;
+
 class TensorStream {
  public:
   // `method` may be null where only floats are written.
+  // `importance` may be null: what is known of the inputs of tensors, by name, one entry or one per expert.
   TensorStream(const model::ModelSource& source, const quant::Method* method, bool search,
-               ProgressSink& progress)
-      : source_(source), method_(method), search_(search), progress_(progress) {}
+               ProgressSink& progress, const Importance* importance = nullptr)
+      : source_(source), method_(method), search_(search), progress_(progress), importance_(importance) {}
 
   // Tensor `index` in `to`. kNumeric names the first NaN or infinity; kCancelled when the sink says so. The
   // same bytes for any number of threads.
@@ -47,11 +53,14 @@ class TensorStream {
   Status copy(std::size_t index, std::int64_t begin, std::int64_t end, std::span<std::byte> out);
   Status decode(std::size_t index, std::int64_t begin, std::int64_t end);
   Status encode(std::size_t index, std::int64_t begin, std::int64_t n, Format to, StreamStats& stats);
+  Status quantize_rows(const TensorInfo& t, std::int64_t begin, std::int64_t n,
+                       const quant::QuantizeSpec& spec, quant::WeightError& error);
 
   const model::ModelSource& source_;
   const quant::Method* method_;
   bool search_;
   ProgressSink& progress_;
+  const Importance* importance_;
   AlignedBuffer<float> decoded_, scratch_;
   AlignedBuffer<std::byte> encoded_;
   std::uint64_t done_bytes_ = 0;  // source bytes, for progress

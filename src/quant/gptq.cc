@@ -1,84 +1,141 @@
 #include "quant/gptq.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <limits>
+#include <cstring>
 #include <numeric>
+#include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/scalar.h"
 #include "base/thread_team.h"
 #include "ops/cholesky.h"
 #include "ops/gemm.h"
-#include "quant/grid_rows.h"
-#include "quant/rtn.h"
+#include "quant/code_row.h"
+#include "quant/rows.h"
 
 namespace narrow::quant {
 namespace {
 
 constexpr std::int64_t kRows = 32;      // of a work item
 constexpr std::int64_t kColumns = 128;  // whose errors reach the columns after them in one product
-
-struct Knobs {
-  int sweeps = 3, order = 1, imp = 1;
-  Knobs() {
-    if (const char* s = std::getenv("NK_SWEEPS")) sweeps = std::atoi(s);
-    if (const char* s = std::getenv("NK_ORDER")) order = std::atoi(s);
-    if (const char* s = std::getenv("NK_IMP")) imp = std::atoi(s);
-  }
-};
-const Knobs& knobs() {
-  static const Knobs k;
-  return k;
-}
+constexpr int kSweeps = 3;              // of refinement
+constexpr int kAttempts = 8;            // at damping
+constexpr int kMaxUnit = 8;
+// Of the mean diagonal entry: what a channel that never fired counts, so that its weights stay near their
+// values.
+constexpr float kFloor = 1e-4f;
 
 // What all rows of a matrix share.
 struct Problem {
   std::int64_t k = 0;
+  int unit = 1;
+  std::span<const float> exact;     // [k, k], undamped
   AlignedBuffer<float> h;           // [k, k], damped
-  AlignedBuffer<float> u;           // [k, k]: h^-1 = u^T u in the order of `order`
-  std::vector<std::int64_t> order;  // columns in the order in which they are decided
-  std::vector<float> importance;    // [k] 1 / [h^-1]_jj: what an error costs when others may still follow it
+  AlignedBuffer<float> u;           // [k, k]: h^-1 = u^T u, columns in the order of `order`
+  std::vector<std::int64_t> order;  // columns as they are decided; those of a unit stay together
+  std::vector<float> importance;    // [k] 1 / [h^-1]_jj: what an error costs when others may still make up
+  // Of each unit in order: the inverse of its diagonal block of u, and its metric (u^T u)^-1.
+  std::vector<float> inverse, metric;
+  std::vector<float> block_metric;  // of each unit by place: its block of h and the inverse of that
+  std::vector<float> block_inverse;
 };
 
-Result<Problem> make_problem(std::int64_t k, std::span<const float> hessian, float damping) {
+// Inverse of a small matrix by Gauss-Jordan with pivots on the diagonal, which positive definite matrices and
+// triangular ones allow.
+void invert_small(const float* in, int n, float* out) {
+  double a[kMaxUnit * kMaxUnit], b[kMaxUnit * kMaxUnit] = {};
+  for (int i = 0; i < n * n; ++i) a[i] = static_cast<double>(in[i]);
+  for (int i = 0; i < n; ++i) b[i * n + i] = 1.0;
+  for (int p = 0; p < n; ++p) {
+    const double pivot = 1.0 / a[p * n + p];
+    for (int j = 0; j < n; ++j) {
+      a[p * n + j] *= pivot;
+      b[p * n + j] *= pivot;
+    }
+    for (int i = 0; i < n; ++i) {
+      const double f = a[i * n + p];
+      if (i == p || f == 0) continue;
+      for (int j = 0; j < n; ++j) {
+        a[i * n + j] -= f * a[p * n + j];
+        b[i * n + j] -= f * b[p * n + j];
+      }
+    }
+  }
+  for (int i = 0; i < n * n; ++i) out[i] = static_cast<float>(b[i]);
+}
+
+// Units by falling activation: what matters most is decided while the most can still make up for it.
+std::vector<std::int64_t> activation_order(std::span<const float> h, std::int64_t k, int unit) {
+  std::vector<double> size(static_cast<std::size_t>(k / unit), 0.0);
+  for (std::int64_t j = 0; j < k; ++j) {
+    size[static_cast<std::size_t>(j / unit)] += static_cast<double>(h[static_cast<std::size_t>(j * k + j)]);
+  }
+  std::vector<std::int64_t> units(size.size()), order;
+  std::iota(units.begin(), units.end(), 0);
+  std::stable_sort(units.begin(), units.end(), [&](std::int64_t a, std::int64_t b) {
+    return size[static_cast<std::size_t>(a)] > size[static_cast<std::size_t>(b)];
+  });
+  for (const std::int64_t u : units) {
+    for (int i = 0; i < unit; ++i) order.push_back(u * unit + i);
+  }
+  return order;
+}
+
+void prepare_units(Problem& p) {
+  if (p.unit == 1) return;
+  const int n = p.unit;
+  const auto units = static_cast<std::size_t>(p.k / n), size = static_cast<std::size_t>(n * n);
+  for (auto* v : {&p.inverse, &p.metric, &p.block_metric, &p.block_inverse}) v->resize(units * size);
+  float block[kMaxUnit * kMaxUnit], product[kMaxUnit * kMaxUnit];
+  for (std::size_t t = 0; t < units; ++t) {
+    const std::int64_t begin = static_cast<std::int64_t>(t) * n;
+    for (int i = 0; i < n; ++i) std::copy_n(p.u.data() + (begin + i) * p.k + begin, n, block + i * n);
+    invert_small(block, n, p.inverse.data() + t * size);
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < n; ++j) {
+        product[i * n + j] = 0;
+        for (int l = 0; l < n; ++l) product[i * n + j] += block[l * n + i] * block[l * n + j];
+      }
+    }
+    invert_small(product, n, p.metric.data() + t * size);
+    float* own = p.block_metric.data() + t * size;
+    for (int i = 0; i < n; ++i) std::copy_n(p.h.data() + (begin + i) * p.k + begin, n, own + i * n);
+    invert_small(own, n, p.block_inverse.data() + t * size);
+  }
+}
+
+Result<Problem> make_problem(std::int64_t k, int unit, std::span<const float> hessian, float damping) {
   Problem p;
   p.k = k;
+  p.unit = unit;
+  p.exact = hessian;
   p.h.resize(static_cast<std::size_t>(k * k));
   p.u.resize(p.h.size());
-  p.order.resize(static_cast<std::size_t>(k));
-  std::iota(p.order.begin(), p.order.end(), 0);
+  p.order = activation_order(hessian, k, unit);
   double mean = 0;
-  for (std::int64_t j = 0; j < k; ++j)
-    mean += static_cast<double>(hessian[static_cast<std::size_t>(j * k + j)]);
-  mean /= static_cast<double>(k);
-  if (!(mean > 0)) mean = 1;
-  if (knobs().order == 1) {
-    std::stable_sort(p.order.begin(), p.order.end(), [&](std::int64_t a, std::int64_t b) {
-      return hessian[static_cast<std::size_t>(a * k + a)] > hessian[static_cast<std::size_t>(b * k + b)];
-    });
+  for (std::int64_t j = 0; j < k; ++j) {
+    mean += static_cast<double>(hessian[static_cast<std::size_t>(j * k + j)]) / static_cast<double>(k);
   }
-  AlignedBuffer<float> permuted(p.h.size());
+  if (!(mean > 0)) mean = 1;
   Status status;
-  for (int attempt = 0; attempt < 8; ++attempt, damping *= 10) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt, damping *= 10) {
     std::copy(hessian.begin(), hessian.end(), p.h.data());
     for (std::int64_t j = 0; j < k; ++j) {
       float& d = p.h[static_cast<std::size_t>(j * k + j)];
-      d += damping * d + 1e-4f * static_cast<float>(mean);
+      d += damping * d + kFloor * static_cast<float>(mean);
     }
     for (std::int64_t i = 0; i < k; ++i) {
+      const float* row = p.h.data() + p.order[static_cast<std::size_t>(i)] * k;
       for (std::int64_t j = 0; j < k; ++j) {
-        permuted[static_cast<std::size_t>(i * k + j)] = p.h[static_cast<std::size_t>(
-            p.order[static_cast<std::size_t>(i)] * k + p.order[static_cast<std::size_t>(j)])];
+        p.u[static_cast<std::size_t>(i * k + j)] = row[p.order[static_cast<std::size_t>(j)]];
       }
     }
-    status = ops::inverse_factor(k, permuted.data(), p.u.data());
+    status = ops::inverse_factor(k, p.u.data(), p.u.data());
     if (status.ok()) break;
   }
   if (!status.ok()) return status.error();
-  // [h^-1]_jj = sum over i <= j of u_ij^2.
-  std::vector<double> inverse(static_cast<std::size_t>(k), 0.0);
+  std::vector<double> inverse(static_cast<std::size_t>(k), 0.0);  // its diagonal: [h^-1]_jj = sum u_ij^2
   for (std::int64_t i = 0; i < k; ++i) {
     for (std::int64_t j = i; j < k; ++j) {
       const double v = static_cast<double>(p.u[static_cast<std::size_t>(i * k + j)]);
@@ -86,66 +143,73 @@ Result<Problem> make_problem(std::int64_t k, std::span<const float> hessian, flo
     }
   }
   p.importance.resize(static_cast<std::size_t>(k));
-  for (std::int64_t j = 0; j < k; ++j) {
-    const auto at = static_cast<std::size_t>(p.order[static_cast<std::size_t>(j)]);
-    p.importance[at] = static_cast<float>(1.0 / inverse[static_cast<std::size_t>(j)]);
-    if (knobs().imp == 2) p.importance[at] = hessian[at * static_cast<std::size_t>(k) + at];
+  for (std::size_t j = 0; j < inverse.size(); ++j) {
+    p.importance[static_cast<std::size_t>(p.order[j])] = static_cast<float>(1.0 / inverse[j]);
   }
+  prepare_units(p);
   return p;
 }
 
 // Buffers of one thread.
 struct Work {
-  AlignedBuffer<float> w, errors, product, g, r;
-  std::vector<float> a, m, ha, hm, delta;
+  AlignedBuffer<float> open, errors, product, g, r;
+  std::vector<float> a, m, ha, hm, delta, values;
+  std::vector<CodeRow> rows;
 };
 
-// Codes by error feedback for `rows` rows of w [rows, k] (destroyed), in the order of the problem.
-Status feed_back(const Problem& p, bool search, std::int64_t rows, Work& work, std::vector<GridRow>& grid) {
+// Decides the unit at columns [begin, begin + unit) of the order for one row; leaves e u^-1 in `err` and
+// takes the error out of columns up to `end`.
+void decide_unit(const Problem& p, std::int64_t begin, std::int64_t end, CodeRow& row, float* open,
+                 float* err) {
   const std::int64_t k = p.k;
-  float* w = work.w.data();
-  const std::int64_t block = grid[0].block();
-  const bool in_order = knobs().order == 0;
-  if (!in_order) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t b = 0; b < k / block; ++b) {
-        grid[static_cast<std::size_t>(r)].fit(b, w + r * k + b * block, p.importance.data() + b * block,
-                                              search);
-      }
-    }
-    AlignedBuffer<float>& t = work.r;
-    t.reserve_at_least(static_cast<std::size_t>(rows * k));
-    for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t j = 0; j < k; ++j)
-        t[static_cast<std::size_t>(r * k + j)] = w[r * k + p.order[static_cast<std::size_t>(j)]];
-    }
-    std::copy_n(t.data(), rows * k, w);
+  if (p.unit == 1) {
+    float y;
+    row.decide(p.order[static_cast<std::size_t>(begin)], open + begin, nullptr, &y);
+    const float* u = p.u.data() + begin * k;
+    const float e = (open[begin] - y) / u[begin];
+    err[0] = e;
+    for (std::int64_t j = begin + 1; j < end; ++j) open[j] -= e * u[j];
+    return;
   }
-  const std::int64_t columns = std::max(kColumns, in_order ? block : 0);
-  work.errors.reserve_at_least(static_cast<std::size_t>(kRows * columns));
-  work.product.reserve_at_least(static_cast<std::size_t>(kRows * k));
-  for (std::int64_t begin = 0; begin < k; begin += columns) {
-    const std::int64_t end = std::min(k, begin + columns), count = end - begin;
+  const int n = p.unit;
+  const auto at = static_cast<std::size_t>(begin / n) * static_cast<std::size_t>(n * n);
+  float y[kMaxUnit];
+  row.decide(p.order[static_cast<std::size_t>(begin)] / n, open + begin, p.metric.data() + at, y);
+  for (int j = 0; j < n; ++j) {
+    err[j] = 0;
+    for (int i = 0; i < n; ++i) {
+      err[j] += (open[begin + i] - y[i]) * p.inverse[at + static_cast<std::size_t>(i * n + j)];
+    }
+  }
+  for (int i = 0; i < n; ++i) {
+    const float* u = p.u.data() + (begin + i) * k;
+    for (std::int64_t j = begin + n; j < end; ++j) open[j] -= err[i] * u[j];
+  }
+}
+
+// Codes by error feedback for the rows of t.rows, whose scales are fitted; w [rows, k].
+Status feed_back(const Problem& p, const float* w, Work& t) {
+  const std::int64_t k = p.k, rows = static_cast<std::int64_t>(t.rows.size());
+  float* open = t.open.data();
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t j = 0; j < k; ++j) open[r * k + j] = w[r * k + p.order[static_cast<std::size_t>(j)]];
+  }
+  for (std::int64_t begin = 0; begin < k; begin += kColumns) {
+    const std::int64_t end = std::min(k, begin + kColumns), count = end - begin;
     for (std::int64_t r = 0; r < rows; ++r) {
-      GridRow& row = grid[static_cast<std::size_t>(r)];
-      float* wr = w + r * k;
-      float* err = work.errors.data() + r * count;
-      for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t column = p.order[static_cast<std::size_t>(i)];
-        if (in_order && i % block == 0) row.fit(i / block, wr + i, p.importance.data() + i, search);
-        const float* u = p.u.data() + i * k;
-        const float e = (wr[i] - row.choose(column, wr[i])) / u[i];
-        err[i - begin] = e;
-        for (std::int64_t j = i + 1; j < end; ++j) wr[j] -= e * u[j];
+      for (std::int64_t i = begin; i < end; i += p.unit) {
+        decide_unit(p, i, end, t.rows[static_cast<std::size_t>(r)], open + r * k,
+                    t.errors.data() + r * count + (i - begin));
       }
     }
     if (end == k) break;
-    NARROW_TRY(ops::gemm_f32_single(false, rows, k - end, count, 1.0f, work.errors.data(), count,
-                                    p.u.data() + begin * k + end, k, work.product.data(), k - end));
+    const std::int64_t rest = k - end;
+    NARROW_TRY(ops::gemm_f32_single(false, rows, rest, count, 1.0f, t.errors.data(), count,
+                                    p.u.data() + begin * k + end, k, t.product.data(), rest));
     for (std::int64_t r = 0; r < rows; ++r) {
-      const float* from = work.product.data() + r * (k - end);
-      float* to = w + r * k + end;
-      for (std::int64_t j = 0; j < k - end; ++j) to[j] -= from[j];
+      const float* from = t.product.data() + r * rest;
+      float* to = open + r * k + end;
+      for (std::int64_t j = 0; j < rest; ++j) to[j] -= from[j];
     }
   }
   return {};
@@ -173,156 +237,188 @@ float dot(const float* a, const float* b, std::int64_t n) {
   return sum;
 }
 
-// Least squares for the factors of block b, codes as they are.
-void refit(const Problem& p, std::int64_t b, Work& work, GridRow& row, float* g) {
-  const std::int64_t block = row.block(), begin = b * block, k = p.k;
-  const auto n = static_cast<std::size_t>(block);
-  for (auto* v : {&work.a, &work.m, &work.ha, &work.hm, &work.delta}) v->resize(n);
+double wide_dot(const float* a, const float* b, std::int64_t n) { return static_cast<double>(dot(a, b, n)); }
+
+// Least squares for the factors of block b, codes as they are; g = H (w - y) is kept up to date.
+void refit(const Problem& p, std::int64_t b, CodeRow& row, float* g, Work& t) {
+  const std::int64_t block = row.block(), begin = b * block;
+  for (auto* v : {&t.a, &t.m, &t.ha, &t.hm, &t.delta}) v->resize(static_cast<std::size_t>(block));
   float d, dmin;
-  if (!row.directions(b, &d, &dmin, work.a.data(), work.m.data())) return;
+  if (!row.directions(b, &d, &dmin, t.a.data(), t.m.data())) return;
   const bool has_min = row.has_min();
   for (std::int64_t i = 0; i < block; ++i) {
-    const float* h = p.h.data() + (begin + i) * k + begin;
-    work.ha[static_cast<std::size_t>(i)] = dot(h, work.a.data(), block);
-    if (has_min) work.hm[static_cast<std::size_t>(i)] = dot(h, work.m.data(), block);
+    const float* h = p.h.data() + (begin + i) * p.k + begin;
+    t.ha[static_cast<std::size_t>(i)] = dot(h, t.a.data(), block);
+    if (has_min) t.hm[static_cast<std::size_t>(i)] = dot(h, t.m.data(), block);
   }
-  const double aa = static_cast<double>(dot(work.a.data(), work.ha.data(), block));
-  const double ag = static_cast<double>(dot(work.a.data(), g + begin, block));
-  double step = 0, step_min = 0;
+  const double aa = wide_dot(t.a.data(), t.ha.data(), block), ag = wide_dot(t.a.data(), g + begin, block);
+  if (!(aa > 0)) return;
+  double step = ag / aa, step_min = 0;
   if (has_min) {
-    const double am = static_cast<double>(dot(work.a.data(), work.hm.data(), block));
-    const double mm = static_cast<double>(dot(work.m.data(), work.hm.data(), block));
-    const double mg = static_cast<double>(dot(work.m.data(), g + begin, block));
-    const double det = aa * mm - am * am;
+    const double am = wide_dot(t.a.data(), t.hm.data(), block), mm = wide_dot(t.m.data(), t.hm.data(), block);
+    const double mg = wide_dot(t.m.data(), g + begin, block), det = aa * mm - am * am;
     if (det > 1e-6 * aa * mm) {
       step = (ag * mm - mg * am) / det;
       step_min = (mg * aa - ag * am) / det;
-    } else if (aa > 0) {
-      step = ag / aa;
     }
-  } else if (aa > 0) {
-    step = ag / aa;
   }
   const float new_d = round_to_f16(d + static_cast<float>(step));
   const float new_min = round_to_f16(dmin + static_cast<float>(step_min));
   if ((new_d == d && new_min == dmin) || !std::isfinite(new_d) || !std::isfinite(new_min)) return;
-  // What the rounded step really gains.
-  double loss = 0;
+  double loss = 0;  // what the step changes once it is rounded
   for (std::int64_t i = 0; i < block; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    work.delta[at] = (new_d - d) * work.a[at] + (has_min ? (new_min - dmin) * work.m[at] : 0.0f);
-  }
-  for (std::int64_t i = 0; i < block; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    const float hd = (new_d - d) * work.ha[at] + (has_min ? (new_min - dmin) * work.hm[at] : 0.0f);
-    loss += static_cast<double>(work.delta[at]) *
+    const float by = new_d - d, by_min = new_min - dmin;
+    t.delta[at] = by * t.a[at] + (has_min ? by_min * t.m[at] : 0.0f);
+    const float hd = by * t.ha[at] + (has_min ? by_min * t.hm[at] : 0.0f);
+    loss += static_cast<double>(t.delta[at]) *
             (static_cast<double>(hd) - 2.0 * static_cast<double>(g[begin + i]));
   }
   if (!(loss < 0)) return;
   row.set_factors(b, new_d, new_min);
-  move(p, begin, block, work.delta.data(), g);
+  move(p, begin, block, t.delta.data(), g);
 }
 
-// One sweep over a row: g = H (exact - stored).
-bool improve(const Problem& p, GridRow& row, float* g) {
+// One sweep of coordinate descent over the codes of a row, y its values. False when nothing changed.
+bool improve(const Problem& p, CodeRow& row, float* y, float* g) {
+  const int n = p.unit;
   bool changed = false;
-  for (std::int64_t j = 0; j < p.k; ++j) {
-    const float hjj = p.h[static_cast<std::size_t>(j * p.k + j)];
-    const float old = row.value(j);
-    const float y = row.choose(j, old + g[j] / hjj);
-    if (y == old) continue;
-    const float delta = y - old;
-    move(p, j, 1, &delta, g);
+  float target[kMaxUnit], now[kMaxUnit], delta[kMaxUnit];
+  for (std::int64_t j = 0; j < p.k; j += n) {
+    const float* metric = nullptr;
+    if (n == 1) {
+      target[0] = y[j] + g[j] / p.h[static_cast<std::size_t>(j * p.k + j)];
+    } else {
+      const auto at = static_cast<std::size_t>(j / n) * static_cast<std::size_t>(n * n);
+      metric = p.block_metric.data() + at;
+      for (int i = 0; i < n; ++i) target[i] = y[j + i] + dot(p.block_inverse.data() + at + i * n, g + j, n);
+    }
+    row.decide(j / n, target, metric, now);
+    bool same = true;
+    for (int i = 0; i < n; ++i) {
+      delta[i] = now[i] - y[j + i];
+      same = same && delta[i] == 0;
+      y[j + i] = now[i];
+    }
+    if (same) continue;
+    move(p, j, n, delta, g);
     changed = true;
   }
   return changed;
 }
 
+// Squared output errors of `rows` rows: d [rows, k] = exact - stored.
+Status row_errors(std::int64_t rows, std::int64_t k, const float* d, std::span<const float> hessian,
+                  AlignedBuffer<float>& product, std::vector<double>& out) {
+  product.reserve_at_least(static_cast<std::size_t>(rows * k));
+  NARROW_TRY(ops::gemm_f32_single(false, rows, k, k, 1.0f, d, k, hessian.data(), k, product.data(), k));
+  out.assign(static_cast<std::size_t>(rows), 0.0);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t j = 0; j < k; ++j) {
+      out[static_cast<std::size_t>(r)] += static_cast<double>(d[r * k + j]) *
+                                          static_cast<double>(product[static_cast<std::size_t>(r * k + j)]);
+    }
+  }
+  return {};
+}
+
+// d = w - what the stored rows decode to.
+void differences(const float* w, const std::byte* stored, Format format, std::int64_t rows, std::int64_t k,
+                 float* d) {
+  const std::size_t stride = row_bytes(format, k);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    format_info(format).decode(stored + static_cast<std::size_t>(r) * stride, d + r * k, k);
+    for (std::int64_t j = 0; j < k; ++j) d[r * k + j] = w[r * k + j] - d[r * k + j];
+  }
+}
+
+Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, std::int64_t rows,
+                   std::byte* dst, Work& t) {
+  const std::int64_t k = p.k;
+  const std::size_t stride = row_bytes(spec.format, k);
+  for (auto* b : {&t.open, &t.g, &t.r}) b->reserve_at_least(static_cast<std::size_t>(kRows * k));
+  t.errors.reserve_at_least(static_cast<std::size_t>(kRows * kColumns));
+  t.product.reserve_at_least(static_cast<std::size_t>(kRows * k));
+  t.values.resize(static_cast<std::size_t>(k));
+  t.rows.clear();
+  std::vector<std::byte> nearest(static_cast<std::size_t>(rows) * stride);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    CodeRow& row = t.rows.emplace_back(spec.format, k);
+    row.fit(w + r * k, p.importance.data(), spec.search);
+    std::memcpy(nearest.data() + static_cast<std::size_t>(r) * stride, row.stored(), stride);
+  }
+  NARROW_TRY(feed_back(p, w, t));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float* d = t.r.data() + r * k;
+    t.rows[static_cast<std::size_t>(r)].values(d);
+    for (std::int64_t j = 0; j < k; ++j) d[j] = w[r * k + j] - d[j];
+  }
+  NARROW_TRY(ops::gemm_f32_single(false, rows, k, k, 1.0f, t.r.data(), k, p.h.data(), k, t.g.data(), k));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    CodeRow& row = t.rows[static_cast<std::size_t>(r)];
+    float* g = t.g.data() + r * k;
+    for (int sweep = 0; sweep < kSweeps; ++sweep) {
+      for (std::int64_t b = 0; b < k / row.block(); ++b) refit(p, b, row, g, t);
+      row.values(t.values.data());
+      if (!improve(p, row, t.values.data(), g)) break;
+    }
+    std::memcpy(dst + static_cast<std::size_t>(r) * stride, row.stored(), stride);
+  }
+  std::vector<double> chosen, rounded;
+  differences(w, dst, spec.format, rows, k, t.r.data());
+  NARROW_TRY(row_errors(rows, k, t.r.data(), p.exact, t.product, chosen));
+  differences(w, nearest.data(), spec.format, rows, k, t.r.data());
+  NARROW_TRY(row_errors(rows, k, t.r.data(), p.exact, t.product, rounded));
+  for (std::size_t r = 0; r < chosen.size(); ++r) {
+    if (rounded[r] < chosen[r]) std::memcpy(dst + r * stride, nearest.data() + r * stride, stride);
+  }
+  return {};
+}
+
 }  // namespace
 
-double output_error(const float* exact, const std::byte* stored, Format format, std::int64_t n,
-                    std::int64_t k, const float* hessian) {
+Result<double> output_error(const float* exact, const std::byte* stored, Format format, std::int64_t n,
+                            std::int64_t k, std::span<const float> hessian) {
   const std::size_t stride = row_bytes(format, k);
-  const std::int64_t items = (n + kRows - 1) / kRows;
-  std::vector<double> partial(static_cast<std::size_t>(items), 0.0);
-  std::vector<AlignedBuffer<float>> d(static_cast<std::size_t>(thread_count())), hd(d.size());
-  for (std::size_t t = 0; t < d.size(); ++t) {
-    d[t].resize(static_cast<std::size_t>(kRows * k));
-    hd[t].resize(static_cast<std::size_t>(kRows * k));
-  }
-  parallel_for(items, [&](std::int64_t item, int thread) {
+  const auto items = static_cast<std::size_t>((n + kRows - 1) / kRows);
+  std::vector<double> partial(items, 0.0);
+  std::vector<Status> status(items);
+  const auto threads = static_cast<std::size_t>(thread_count());
+  std::vector<AlignedBuffer<float>> d(threads), product(threads);
+  std::vector<std::vector<double>> errors(threads);
+  parallel_for(static_cast<std::int64_t>(items), [&](std::int64_t item, int thread) {
+    const auto t = static_cast<std::size_t>(thread), at = static_cast<std::size_t>(item);
     const std::int64_t begin = item * kRows, rows = std::min(kRows, n - begin);
-    float* diff = d[static_cast<std::size_t>(thread)].data();
-    float* product = hd[static_cast<std::size_t>(thread)].data();
-    for (std::int64_t r = 0; r < rows; ++r) {
-      format_info(format).decode(stored + static_cast<std::size_t>(begin + r) * stride, diff + r * k, k);
-      for (std::int64_t j = 0; j < k; ++j) diff[r * k + j] = exact[(begin + r) * k + j] - diff[r * k + j];
-    }
-    const Status s = ops::gemm_f32_single(false, rows, k, k, 1.0f, diff, k, hessian, k, product, k);
-    double sum = s.ok() ? 0.0 : std::numeric_limits<double>::infinity();
-    for (std::int64_t i = 0; i < rows * k; ++i)
-      sum += static_cast<double>(diff[i]) * static_cast<double>(product[i]);
-    partial[static_cast<std::size_t>(item)] = sum;
+    d[t].reserve_at_least(static_cast<std::size_t>(kRows * k));
+    differences(exact + begin * k, stored + static_cast<std::size_t>(begin) * stride, format, rows, k,
+                d[t].data());
+    status[at] = row_errors(rows, k, d[t].data(), hessian, product[t], errors[t]);
+    if (status[at].ok()) partial[at] = std::accumulate(errors[t].begin(), errors[t].end(), 0.0);
   });
+  for (const Status& s : status) NARROW_TRY(s);
   return std::accumulate(partial.begin(), partial.end(), 0.0);
 }
 
 Status quantize_gptq(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats,
                      const QuantizeSpec& spec, std::byte* out, WeightError* error) {
-  if (formats::grid_codec(spec.format) == nullptr) {
+  NARROW_TRY(check_matrix("gptq", spec.format, n, k, stats));
+  if (!CodeRow::supports(spec.format)) {
     return make_error(ErrorCode::kUnsupported, "gptq: {} has no codes that can be chosen one by one",
                       format_info(spec.format).name);
   }
-  if (static_cast<std::int64_t>(stats.hessian.size()) != k * k) {
-    return make_error(ErrorCode::kInvalidArgument, "gptq: a Hessian of {} values for {} inputs",
-                      stats.hessian.size(), k);
+  if (stats.hessian.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "gptq needs the Hessian of the layer's inputs");
   }
   NARROW_ASSIGN(const Problem p,
-                make_problem(k, stats.hessian, spec.damping > 0 ? spec.damping : kDefaultDamping));
-  const std::size_t stride = row_bytes(spec.format, k);
-  const std::int64_t items = (n + kRows - 1) / kRows;
+                make_problem(k, CodeRow(spec.format, format_info(spec.format).block_size).unit(),
+                             stats.hessian, spec.damping > 0 ? spec.damping : kDefaultDamping));
   std::vector<Work> work(static_cast<std::size_t>(thread_count()));
-  std::vector<WeightError> partial(static_cast<std::size_t>(items));
-  std::vector<Status> status(static_cast<std::size_t>(items));
-  parallel_for(items, [&](std::int64_t item, int thread) {
-    const std::int64_t begin = item * kRows, rows = std::min(kRows, n - begin);
-    Work& t = work[static_cast<std::size_t>(thread)];
-    t.w.reserve_at_least(static_cast<std::size_t>(kRows * k));
-    t.g.reserve_at_least(static_cast<std::size_t>(kRows * k));
-    t.r.reserve_at_least(static_cast<std::size_t>(kRows * k));
-    const float* exact = w + begin * k;
-    std::copy_n(exact, rows * k, t.w.data());
-    std::vector<GridRow> grid(static_cast<std::size_t>(rows), GridRow(spec.format, k));
-    Status& s = status[static_cast<std::size_t>(item)];
-    s = feed_back(p, spec.search, rows, t, grid);
-    if (!s.ok()) return;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t j = 0; j < k; ++j) {
-        t.r[static_cast<std::size_t>(r * k + j)] =
-            exact[r * k + j] - grid[static_cast<std::size_t>(r)].value(j);
-      }
-    }
-    s = ops::gemm_f32_single(false, rows, k, k, 1.0f, t.r.data(), k, p.h.data(), k, t.g.data(), k);
-    if (!s.ok()) return;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      GridRow& row = grid[static_cast<std::size_t>(r)];
-      float* g = t.g.data() + r * k;
-      for (int sweep = 0; sweep < knobs().sweeps; ++sweep) {
-        for (std::int64_t b = 0; b < k / row.block(); ++b) refit(p, b, t, row, g);
-        if (!improve(p, row, g)) break;
-      }
-      std::byte* dst = out + static_cast<std::size_t>(begin + r) * stride;
-      row.store(dst);
-      format_info(spec.format).decode(dst, t.w.data(), k);
-      partial[static_cast<std::size_t>(item)].add_values(exact + r * k, t.w.data(), k);
-    }
-  });
-  for (const Status& s : status) NARROW_TRY(s);
-  if (error != nullptr) {
-    *error = {};
-    for (const WeightError& e : partial) error->add(e);
-  }
-  return {};
+  return encode_stretches(
+      w, n, k, spec.format, kRows,
+      [&](const float* rows, std::int64_t count, std::byte* dst, int thread) {
+        return encode_rows(p, spec, rows, count, dst, work[static_cast<std::size_t>(thread)]);
+      },
+      out, error);
 }
 
 }  // namespace narrow::quant

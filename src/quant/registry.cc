@@ -1,3 +1,4 @@
+#include "quant/auto.h"
 #include "quant/autoround.h"
 #include "quant/gptq.h"
 #include "quant/hqq.h"
@@ -9,6 +10,8 @@ namespace narrow::quant {
 namespace {
 
 constexpr Method kMethods[] = {
+    {"auto", "gptq with the damping, or rtn, that loses least on tokens not used", Needs::kHessian,
+     quantize_auto},
     {"autoround", "signed gradient descent on rounding and block scales, by layer output error",
      Needs::kHessian, quantize_autoround},
     {"gptq", "error feedback column by column, then descent over codes and scales", Needs::kHessian,

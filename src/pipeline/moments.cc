@@ -1,0 +1,186 @@
+#include "pipeline/moments.h"
+
+#include <algorithm>
+
+#include "ops/gram.h"
+
+namespace narrow::pipeline {
+namespace {
+
+using calib::LayerRun;
+using calib::WalkStep;
+using runtime::Tap;
+
+// Rows of a step that are counted: 0 not at all, 1 to quantize by, 2 to judge by.
+using Use = std::vector<std::uint8_t>;
+
+struct Rows {
+  AlignedBuffer<float> data;
+  Use use;
+  std::int64_t n = 0, k = 0;
+
+  // Those with this use, gathered into `scratch` unless they are all.
+  ops::ConstMatrix select(std::uint8_t which, AlignedBuffer<float>& scratch) const {
+    std::int64_t count = std::count(use.begin(), use.end(), which);
+    if (count == n) return {data.data(), n, k};
+    scratch.reserve_at_least(static_cast<std::size_t>(count * k));
+    std::int64_t to = 0;
+    for (std::int64_t r = 0; r < n; ++r) {
+      if (use[static_cast<std::size_t>(r)] != which) continue;
+      std::copy_n(data.data() + r * k, k, scratch.data() + to++ * k);
+    }
+    return {scratch.data(), count, k};
+  }
+};
+
+// Copies what passes a layer in one step.
+class Recorder final : public runtime::TapSink {
+ public:
+  void begin(const Use& use) {
+    use_ = &use;
+    for (auto& [key, rows] : rows_) rows.n = 0;
+  }
+  Status take(std::int64_t, Tap tap, std::int64_t expert, ops::ConstMatrix x) override {
+    Rows& rows = rows_[{tap, expert}];
+    rows.n = x.rows;
+    rows.k = x.cols;
+    rows.data.reserve_at_least(static_cast<std::size_t>(x.rows * x.cols));
+    for (std::int64_t r = 0; r < x.rows; ++r) std::copy_n(x.row(r), x.cols, rows.data.data() + r * x.cols);
+    // Which rows an expert got is not known here: all count.
+    rows.use = expert < 0 ? *use_ : Use(static_cast<std::size_t>(x.rows), 1);
+    return {};
+  }
+  std::map<TapKey, Rows>& rows() { return rows_; }
+
+ private:
+  const Use* use_ = nullptr;
+  std::map<TapKey, Rows> rows_;
+};
+
+Use uses_of(const WalkStep& step, const calib::TokenWindows& windows, std::int64_t held_out_every) {
+  Use use;
+  for (std::size_t i = 0; i < step.count; ++i) {
+    const std::size_t window = step.first + i;
+    const std::int64_t n = windows.lengths[window];
+    const bool judge =
+        held_out_every > 0 && static_cast<std::int64_t>(window) % held_out_every == held_out_every - 1;
+    if (n > 1) use.push_back(0);
+    use.insert(use.end(), static_cast<std::size_t>(n > 1 ? n - 1 : n), judge ? 2 : 1);
+  }
+  return use;
+}
+
+void start(AlignedBuffer<float>& b, std::int64_t k) {
+  if (b.size() != 0) return;
+  b.resize(static_cast<std::size_t>(k * k));
+  std::fill_n(b.data(), b.size(), 0.0f);
+}
+
+void add_sums(ops::ConstMatrix x, std::vector<double>& sums) {
+  sums.resize(static_cast<std::size_t>(x.cols), 0.0);
+  for (std::int64_t r = 0; r < x.rows; ++r) {
+    for (std::int64_t j = 0; j < x.cols; ++j)
+      sums[static_cast<std::size_t>(j)] += static_cast<double>(x.row(r)[j]);
+  }
+}
+
+Status add(const Rows& q, const Rows* o, Moments& m) {
+  if (q.n == 0) return {};
+  AlignedBuffer<float> scratch, scratch_o;
+  m.k = q.k;
+  start(m.q, m.k);
+  const ops::ConstMatrix x = q.select(1, scratch);
+  m.tokens += x.rows;
+  add_sums(x, m.mean_q);
+  NARROW_TRY(ops::add_gram(x, m.q.data()));
+  if (o != nullptr) {
+    start(m.cross, m.k);
+    const ops::ConstMatrix x_o = o->select(1, scratch_o);
+    add_sums(x_o, m.mean_o);
+    NARROW_TRY(ops::add_cross(x_o, x, m.cross.data()));
+  }
+  const ops::ConstMatrix judge = q.select(2, scratch);
+  if (judge.rows == 0) return {};
+  start(m.held_out, m.k);
+  m.held_out_tokens += judge.rows;
+  return ops::add_gram(judge, m.held_out.data());
+}
+
+// Experts that few tokens chose lean on what the others saw.
+void blend_experts(std::map<TapKey, Moments>& all, Tap tap, std::int64_t n_expert, std::int64_t k) {
+  Moments mean;
+  mean.k = k;
+  start(mean.q, k);
+  for (const auto& [key, m] : all) {
+    if (key.first != tap || m.q.size() == 0) continue;
+    mean.tokens += m.tokens;
+    for (std::size_t i = 0; i < mean.q.size(); ++i) mean.q[i] += m.q[i];
+  }
+  if (mean.tokens == 0) return;
+  const float share = static_cast<float>(kExpertPrior) / static_cast<float>(mean.tokens);
+  for (std::int64_t e = 0; e < n_expert; ++e) {
+    Moments& m = all[{tap, e}];
+    m.k = k;
+    start(m.q, k);
+    m.tokens += kExpertPrior;
+    for (std::size_t i = 0; i < mean.q.size(); ++i) m.q[i] += share * mean.q[i];
+  }
+}
+
+}  // namespace
+
+void Moments::finish() {
+  const auto scale = [](AlignedBuffer<float>& b, std::int64_t n) {
+    if (n == 0) return;
+    for (float& v : b.span()) v = static_cast<float>(static_cast<double>(v) / static_cast<double>(n));
+  };
+  scale(q, tokens);
+  scale(cross, tokens);
+  scale(held_out, held_out_tokens);
+  for (auto* means : {&mean_q, &mean_o}) {
+    for (double& v : *means) v /= static_cast<double>(std::max<std::int64_t>(tokens, 1));
+  }
+}
+
+std::vector<float> Moments::diagonal() const {
+  std::vector<float> d(static_cast<std::size_t>(k));
+  for (std::size_t j = 0; j < d.size(); ++j) d[j] = q[j * d.size() + j];
+  return d;
+}
+
+Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const model::ModelSource>& source,
+                                                  const std::shared_ptr<const model::ModelSource>& overlay,
+                                                  std::int64_t layer, const calib::TokenWindows& windows,
+                                                  calib::Stream& original, calib::Stream& quantized,
+                                                  const MomentOptions& options, ProgressSink& progress) {
+  std::map<TapKey, Moments> out;
+  NARROW_ASSIGN(LayerRun o, LayerRun::create(source, layer, windows));
+  NARROW_ASSIGN(LayerRun q, LayerRun::create(overlay, layer, windows));
+  Recorder seen_o, seen_q;
+  AlignedBuffer<float> scratch;
+  for (const WalkStep& s : q.steps()) {
+    if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
+    const Use use = uses_of(s, windows, options.held_out_every);
+    seen_o.begin(use);
+    seen_q.begin(use);
+    if (options.cross) NARROW_TRY(o.run(s, original.rows(s.begin, s.tokens), &seen_o));
+    const ops::Matrix from = quantized.rows(s.begin, s.tokens);
+    scratch.reserve_at_least(static_cast<std::size_t>(from.rows * from.cols));
+    std::copy_n(from.data, from.rows * from.cols, scratch.data());
+    NARROW_TRY(q.run(s, {scratch.data(), from.rows, from.cols}, &seen_q));
+    for (const auto& [key, rows] : seen_q.rows()) {
+      // Experts are chosen anew in each model: their rows do not belong together.
+      const bool paired = options.cross && key.second < 0;
+      NARROW_TRY(add(rows, paired ? &seen_o.rows()[key] : nullptr, out[key]));
+    }
+  }
+  const model::ModelConfig& c = source->config();
+  if (c.layers[static_cast<std::size_t>(layer)].moe) {
+    blend_experts(out, Tap::kExpert, c.n_expert, c.n_embd);
+    blend_experts(out, Tap::kExpertDown, c.n_expert, c.n_ff_expert);
+  }
+  for (auto& [key, m] : out) m.finish();
+  return out;
+}
+
+}  // namespace narrow::pipeline

@@ -1,0 +1,54 @@
+// Second moments of what enters a layer's products, in the model as it becomes and in the model as it was.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "calib/walk.h"
+#include "runtime/taps.h"
+
+namespace narrow::pipeline {
+
+// A tap, and the expert (-1 outside experts).
+using TapKey = std::pair<runtime::Tap, std::int64_t>;
+
+// Sums over tokens, means after finish(). x_q: rows in the quantized model; x_o: the same tokens' rows in the
+// original. Empty where nothing was seen.
+struct Moments {
+  std::int64_t k = 0;
+  std::int64_t tokens = 0, held_out_tokens = 0;
+  AlignedBuffer<float> q;              // [k, k] x_q x_q^T
+  AlignedBuffer<float> cross;          // [k, k] x_o x_q^T; empty unless asked for
+  std::vector<double> mean_q, mean_o;  // [k]; mean_o is empty without cross
+  AlignedBuffer<float> held_out;       // [k, k] x_q x_q^T of windows that are kept to judge by; empty without
+
+  void finish();
+  std::vector<float> diagonal() const;  // [k] E[x_q^2]
+  std::span<const float> hessian() const { return q.span(); }
+};
+
+inline constexpr std::int64_t kExpertPrior = 64;
+
+struct MomentOptions {
+  bool cross = false;
+  // Every n-th window is kept apart to judge by; 0: none.
+  std::int64_t held_out_every = 0;
+};
+
+// Leads both streams through layer `layer`, `original` through `source`'s and `quantized` through `overlay`'s
+// weights, and collects. `original` moves on to after the layer, `quantized` stays before it; without `cross`
+// `original` is left alone. The first token of each window is left out: attention sinks there are tokens of
+// their own kind, so large that they would drown all others. An
+// expert that few tokens chose is counted as if it had also seen kExpertPrior tokens of the experts' mean.
+Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const model::ModelSource>& source,
+                                                  const std::shared_ptr<const model::ModelSource>& overlay,
+                                                  std::int64_t layer, const calib::TokenWindows& windows,
+                                                  calib::Stream& original, calib::Stream& quantized,
+                                                  const MomentOptions& options, ProgressSink& progress);
+
+}  // namespace narrow::pipeline

@@ -1,0 +1,146 @@
+#include "quant/code_row.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/scalar.h"
+
+namespace narrow::quant {
+namespace {
+
+// Where the f16 factor of a codebook block lies; iq1_m spreads its bits and has none that can be set alone.
+int codebook_factor(Format f) { return f == Format::kIQ1_M ? -1 : 0; }
+
+f16 load_half(const std::byte* at) {
+  f16 v;
+  std::memcpy(&v, at, sizeof(v));
+  return v;
+}
+
+void store_half(std::byte* at, f16 v) { std::memcpy(at, &v, sizeof(v)); }
+
+}  // namespace
+
+bool CodeRow::supports(Format format) {
+  return formats::grid_codec(format) != nullptr || formats::unit_codec(format) != nullptr;
+}
+
+CodeRow::CodeRow(Format format, std::int64_t k)
+    : info_(&format_info(format)),
+      grid_(formats::grid_codec(format)),
+      units_(formats::unit_codec(format)),
+      unit_(grid_ != nullptr ? 1 : units_->unit),
+      block_(info_->block_size),
+      block_bytes_(static_cast<std::size_t>(info_->block_bytes)),
+      k_(k),
+      bytes_(row_bytes(format, k)) {
+  if (grid_ == nullptr) {
+    d_offset_ = codebook_factor(format);
+    return;
+  }
+  group_ = grid_->group;
+  d_offset_ = grid_->d_offset;
+  dmin_offset_ = grid_->dmin_offset;
+  codes_.resize(static_cast<std::size_t>(k));
+  scale_.resize(static_cast<std::size_t>(k / group_));
+  inverse_.resize(scale_.size());
+  min_.resize(scale_.size());
+}
+
+std::uint8_t CodeRow::nearest(float x, std::size_t group) const {
+  const float* levels = grid_->levels.data();
+  const int last = static_cast<int>(grid_->levels.size()) - 1;
+  const float t = (x - min_[group]) * inverse_[group];
+  if (grid_->uniform) {
+    return static_cast<std::uint8_t>(
+        std::clamp(std::nearbyint(t - levels[0]), 0.0f, static_cast<float>(last)));
+  }
+  int c = 0;
+  while (c < last && t > 0.5f * (levels[c] + levels[c + 1])) ++c;
+  return static_cast<std::uint8_t>(c);
+}
+
+void CodeRow::read(std::int64_t b) {
+  const std::int64_t first = b * (block_ / group_);
+  formats::read_grid(info_->format, bytes_of(b), scale_.data() + first, min_.data() + first);
+  for (std::int64_t i = first; i < first + block_ / group_; ++i) {
+    const auto g = static_cast<std::size_t>(i);
+    inverse_[g] = scale_[g] != 0 ? 1.0f / scale_[g] : 0.0f;
+    if (!std::isfinite(inverse_[g])) inverse_[g] = 0.0f;
+  }
+}
+
+void CodeRow::write(std::int64_t b) {
+  if (grid_ != nullptr) grid_->write(bytes_of(b), codes_.data() + b * block_);
+}
+
+void CodeRow::fit(const float* x, const float* importance, bool search) {
+  EncodeOptions options;
+  options.importance = importance;
+  options.search = search;
+  info_->encode(x, bytes_.data(), k_, options);
+  if (grid_ == nullptr) return;
+  for (std::int64_t b = 0; b < k_ / block_; ++b) read(b);
+  for (std::int64_t j = 0; j < k_; ++j) {
+    codes_[static_cast<std::size_t>(j)] = nearest(x[j], static_cast<std::size_t>(j / group_));
+  }
+}
+
+void CodeRow::decide(std::int64_t u, const float* x, const float* metric, float* y) {
+  if (grid_ == nullptr) {
+    const std::int64_t per_block = block_ / unit_;
+    units_->decide(bytes_of(u / per_block), static_cast<int>(u % per_block), x, metric, y);
+    return;
+  }
+  const auto g = static_cast<std::size_t>(u / group_);
+  const std::uint8_t c = nearest(*x, g);
+  codes_[static_cast<std::size_t>(u)] = c;
+  *y = scale_[g] * grid_->levels[c] + min_[g];
+}
+
+void CodeRow::values(float* y) {
+  if (grid_ == nullptr) {
+    info_->decode(bytes_.data(), y, k_);
+    return;
+  }
+  for (std::int64_t j = 0; j < k_; ++j) {
+    const auto g = static_cast<std::size_t>(j / group_);
+    y[j] = scale_[g] * grid_->levels[codes_[static_cast<std::size_t>(j)]] + min_[g];
+  }
+}
+
+bool CodeRow::directions(std::int64_t b, float* d, float* dmin, float* a, float* m) {
+  if (d_offset_ < 0) return false;
+  std::byte* block = bytes_of(b);
+  write(b);
+  const f16 one = to_f16(1.0f), zero = to_f16(0.0f);
+  const f16 stored_d = load_half(block + d_offset_);
+  const f16 stored_min = has_min() ? load_half(block + dmin_offset_) : zero;
+  *d = to_f32(stored_d);
+  *dmin = to_f32(stored_min);
+  store_half(block + d_offset_, one);
+  if (has_min()) store_half(block + dmin_offset_, zero);
+  info_->decode(block, a, block_);
+  if (has_min()) {
+    store_half(block + d_offset_, zero);
+    store_half(block + dmin_offset_, one);
+    info_->decode(block, m, block_);
+    store_half(block + dmin_offset_, stored_min);
+  }
+  store_half(block + d_offset_, stored_d);
+  return true;
+}
+
+void CodeRow::set_factors(std::int64_t b, float d, float dmin) {
+  store_half(bytes_of(b) + d_offset_, to_f16(d));
+  if (has_min()) store_half(bytes_of(b) + dmin_offset_, to_f16(dmin));
+  if (grid_ != nullptr) read(b);
+}
+
+const std::byte* CodeRow::stored() {
+  for (std::int64_t b = 0; b < k_ / block_; ++b) write(b);
+  return bytes_.data();
+}
+
+}  // namespace narrow::quant
