@@ -42,6 +42,14 @@ Status check(const CalibrateOptions& o) {
   return check_output_path(o.output, o.overwrite);
 }
 
+// A file's statistics, if they are of this model.
+Result<calib::ModelStats> read_stats(const std::filesystem::path& file, const model::ModelSource& source,
+                                     ProgressSink& progress) {
+  NARROW_ASSIGN(calib::ModelStats stats, calib::read_imatrix(file));
+  NARROW_TRY(calib::check_stats(stats, source, file.string(), progress));
+  return stats;
+}
+
 // Runs the model on the texts.
 Status add_run(const CalibrateOptions& o, const std::shared_ptr<const model::ModelSource>& source,
                calib::ModelStats& stats, CalibrateReport& report, ProgressSink& progress) {
@@ -75,8 +83,8 @@ Result<CalibrateReport> run_calibrate(const CalibrateOptions& o, ProgressSink& p
   // Before the long part, so that a wrong file is told at once.
   std::vector<calib::ModelStats> earlier;
   for (const auto& file : o.merge) {
-    NARROW_ASSIGN(calib::ModelStats s, calib::read_imatrix(file));
-    if (source) NARROW_TRY(calib::check_stats(s, *source, file.string(), progress));
+    NARROW_ASSIGN(calib::ModelStats s,
+                  source ? read_stats(file, *source, progress) : calib::read_imatrix(file));
     earlier.push_back(std::move(s));
   }
   CalibrateReport report;
@@ -98,6 +106,20 @@ Result<CalibrateReport> run_calibrate(const CalibrateOptions& o, ProgressSink& p
   report.peak_memory_bytes = peak_resident_bytes();
   report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return report;
+}
+
+Result<calib::ModelStats> calibration_stats(const CalibrationOptions& options,
+                                            const std::shared_ptr<const model::ModelSource>& source,
+                                            ProgressSink& progress) {
+  calib::ModelStats stats;
+  if (!options.stats.empty()) {
+    NARROW_ASSIGN(stats, read_stats(options.stats, *source, progress));
+  }
+  if (options.texts.empty()) return stats;
+  NARROW_ASSIGN(const calib::TokenWindows windows, calibration_windows(options, *source, progress));
+  NARROW_ASSIGN(const calib::ModelStats run, calib::collect(source, windows, progress));
+  if (const Status s = stats.merge(run); !s.ok()) return with_context(s.error(), options.stats.string());
+  return stats;
 }
 
 }  // namespace narrow::pipeline
