@@ -1,7 +1,8 @@
 // Exact nearest-entry search in the codebooks of the iq formats, under a weight per element.
 // A weighted squared distance is a sum over elements, so the distance to an entry is the sum of those to its
-// two halves, and a half takes few patterns: 3^4 (iq1, iq2) or 8^2 (iq3). A search tabulates the cost of
-// every half pattern; entries lie in buckets by their lower half, and buckets that cannot win are skipped.
+// two halves, and a half takes few patterns: 3^4 (iq1, iq2) or 8^2 (iq3). A search tabulates the costs of the
+// patterns of the upper half; entries lie in buckets by their lower half, and buckets that cannot win are
+// skipped.
 #pragma once
 
 #include <array>
@@ -28,14 +29,21 @@ class IqCodebook {
   static constexpr int kRow = (kPart + 7) / 8 * 8;
   static constexpr int kPadded = kPatterns - kPart + kRow;
 
-  // Costs of all half patterns for one target.
-  struct Half {
-    alignas(32) float cost[kPadded];
-    float least;
+  // Costs of the two parts of a half, and what turning the sign of one element of the part adds (the
+  // cheapest).
+  struct Parts {
+    alignas(32) float fast[kRow], fast_turn[kRow];
+    float slow[kPart], slow_turn[kPart];
+    float least_fast, least_fast_turned;
   };
+  // All that a search needs to know of a target.
   struct Costs {
-    Half low, high;
+    Parts low, high_parts;
+    alignas(32) float high[kPadded], high_turned[kPadded];
+    float least_high, least_high_turned;
   };
+  // The sign of one element turned, the cheapest, in no half or in one.
+  enum class Turn : std::uint8_t { kNone, kLow, kHigh };
   // An entry by its place in the search order (place 0 is a valid start), and its cost.
   struct Best {
     float cost = std::numeric_limits<float>::infinity();
@@ -79,9 +87,8 @@ class IqCodebook {
   const std::int8_t* entry(int index) const { return grid_ + index * kWidth; }
   int size() const { return static_cast<int>(entries_.size()); }
 
-  // Costs w * (t - value)^2 of a target t[kWidth]. With `flipped`, also those of the same patterns with one
-  // element of the half negated, the one that costs least.
-  void tabulate(const float* t, const float* w, Costs* plain, Costs* flipped) const {
+  // Costs w * (t - value)^2 of a target t[kWidth]; `turned`: those of turned signs too.
+  void tabulate(const float* t, const float* w, bool turned, Costs* out) const {
     // By element and level, level-major for three levels and element-major for eight.
     alignas(32) float cost[3 * 8 + 8], extra[3 * 8 + 8];
     if constexpr (kLevels == 3) {
@@ -89,80 +96,84 @@ class IqCodebook {
       for (int l = 0; l < kLevels; ++l) {
         const Lanes r = tv - splat(levels_[l]);
         store(cost + 8 * l, wv * r * r);
-        if (flipped != nullptr) store(extra + 8 * l, splat(4 * levels_[l]) * wv * tv);
+        if (turned) store(extra + 8 * l, splat(4 * levels_[l]) * wv * tv);
       }
     } else {
       const Lanes level = load_lanes(levels_);
       for (int j = 0; j < kWidth; ++j) {
         const Lanes r = splat(t[j]) - level;
         store(cost + 8 * j, splat(w[j]) * r * r);
-        if (flipped != nullptr) store(extra + 8 * j, splat(4 * w[j] * t[j]) * level);
+        if (turned) store(extra + 8 * j, splat(4 * w[j] * t[j]) * level);
       }
     }
+    out->least_high_turned = 0;
     for (int h = 0; h < 2; ++h) {
-      alignas(32) float fast[kRow], slow[kRow], fast_extra[kRow], slow_extra[kRow];
-      const int j = h * kWidth / 2;
-      parts<false>(cost, j, fast, slow);
-      Half* half = h == 0 ? &plain->low : &plain->high;
-      half->least = outer_sum(fast, slow, half->cost);
-      if (flipped == nullptr) continue;
-      parts<true>(extra, j, fast_extra, slow_extra);
-      Half* other = h == 0 ? &flipped->low : &flipped->high;
-      Lanes least = splat(std::numeric_limits<float>::infinity());
-      for (int s = 0; s < kPart; ++s) {
-        for (int f = 0; f < kRow; f += 8) {
-          const int at = s * kPart + f;
-          const Lanes v = splat(slow[s]) + load_lanes(fast + f) +
-                          min_lanes(splat(slow_extra[s]), load_lanes(fast_extra + f));
-          store(other->cost + at, v);
-          least = min_lanes(least, v);
+      Parts& p = h == 0 ? out->low : out->high_parts;
+      parts<false>(cost, h * kWidth / 2, p.fast, p.slow);
+      p.least_fast = least_of(p.fast);
+      if (!turned) continue;
+      parts<true>(extra, h * kWidth / 2, p.fast_turn, p.slow_turn);
+      p.least_fast_turned = p.fast[0] + p.fast_turn[0];
+      for (int f = 1; f < kPart; ++f) {
+        p.least_fast_turned = least(p.least_fast_turned, p.fast[f] + p.fast_turn[f]);
+      }
+    }
+    const Parts& p = out->high_parts;
+    for (int s = 0; s < kPart; ++s) {
+      for (int f = 0; f < kRow; f += 8) {
+        store(out->high + s * kPart + f, splat(p.slow[s]) + load_lanes(p.fast + f));
+        if (turned) {
+          store(out->high_turned + s * kPart + f,
+                splat(p.slow[s]) + load_lanes(p.fast + f) +
+                    min_lanes(splat(p.slow_turn[s]), load_lanes(p.fast_turn + f)));
         }
       }
-      other->least = least_lane(least);
+    }
+    out->least_high = least_of(p.slow) + p.least_fast;
+    if (!turned) return;
+    out->least_high_turned = row_least(p, 0, true);
+    for (int s = 1; s < kPart; ++s) {
+      out->least_high_turned = least(out->least_high_turned, row_least(p, s, true));
     }
   }
 
   // Lowers `best` to the cheapest entry, if one is cheaper.
-  void nearest(const Half& low, const Half& high, Best* best) const {
+  void nearest(const Costs& c, Turn turn, Best* best) const {
     // The entry that won last time bounds the search.
+    const float* high = turn == Turn::kHigh ? c.high_turned : c.high;
     const Entry& start = entries_[static_cast<std::size_t>(best->place)];
-    const float c = low.cost[start.low] + high.cost[start.high];
-    if (c < best->cost) best->cost = c;
-    for_buckets(low, high.least, best->cost, [&](int p) {
+    const float sum =
+        pattern_cost(c.low, start.low / kPart, start.low % kPart, turn == Turn::kLow) + high[start.high];
+    if (sum < best->cost) best->cost = sum;
+    for_buckets(c, turn, best->cost, [&](int p, float cost) {
       for (int e = first_[p]; e < first_[p + 1]; ++e) {
-        const float sum = low.cost[p] + high.cost[high_[static_cast<std::size_t>(e)]];
-        if (sum < best->cost) *best = {sum, e};
+        const float total = cost + high[high_[static_cast<std::size_t>(e)]];
+        if (total < best->cost) *best = {total, e};
       }
       return best->cost;
     });
   }
 
-  // The `count` cheapest entries, cheapest first; places and costs. Returns how many there are.
-  int nearest_few(const Half& low, const Half& high, int count, Best* out) const {
-    nearest(low, high, out);
+  // The cheapest entries, at most `count` and at most `factor` times as dear as the cheapest, which comes
+  // first. Returns how many there are: at least one.
+  int nearest_few(const Costs& c, Turn turn, int count, float factor, Best* out) const {
+    *out = {};
+    nearest(c, turn, out);
     if (count == 1) return 1;
-    // Most of them lie in the buckets that are about as good as the best entry's; those come first, so that
-    // the bound is tight for the others.
-    const float near = 1.5f * out[0].cost;
-    constexpr float kFar = std::numeric_limits<float>::infinity();
-    int n = 0;
-    const auto visit = [&](int p) {
+    const float* high = turn == Turn::kHigh ? c.high_turned : c.high;
+    float bound = factor * out[0].cost;
+    int n = 1;
+    const int cheapest = out[0].place;
+    for_buckets(c, turn, bound, [&](int p, float cost) {
       for (int e = first_[p]; e < first_[p + 1]; ++e) {
-        const float sum = low.cost[p] + high.cost[high_[static_cast<std::size_t>(e)]];
-        if (n == count && !(sum < out[n - 1].cost)) continue;
+        const float sum = cost + high[high_[static_cast<std::size_t>(e)]];
+        if (!(sum < bound) || e == cheapest) continue;
         int at = n < count ? n++ : n - 1;
-        for (; at > 0 && sum < out[at - 1].cost; --at) out[at] = out[at - 1];
+        for (; at > 1 && sum < out[at - 1].cost; --at) out[at] = out[at - 1];
         out[at] = {sum, e};
+        if (n == count) bound = out[n - 1].cost;
       }
-      return n < count ? kFar : out[n - 1].cost;
-    };
-    for_buckets(low, high.least, near, [&](int p) {
-      visit(p);
-      return near;
-    });
-    for_buckets(low, high.least, n < count ? kFar : out[n - 1].cost, [&](int p) {
-      if (low.cost[p] + high.least < near) return n < count ? kFar : out[n - 1].cost;
-      return visit(p);
+      return bound;
     });
     return n;
   }
@@ -182,16 +193,11 @@ class IqCodebook {
   };
 
   static void store(float* p, Lanes v) { std::memcpy(p, &v, sizeof(v)); }
-  static float least_lane(Lanes v) {
+  static float least(float a, float b) { return a < b ? a : b; }
+  static float least_of(const float* v) {
     float m = v[0];
-    for (int i = 1; i < 8; ++i) m = v[i] < m ? v[i] : m;
+    for (int i = 1; i < kPart; ++i) m = least(m, v[i]);
     return m;
-  }
-  static bool any(IntLanes v) {
-    using Wide = std::int64_t __attribute__((vector_size(32)));
-    Wide q;
-    std::memcpy(&q, &v, sizeof(q));
-    return (q[0] | q[1] | q[2] | q[3]) != 0;
   }
 
   // The fast and slow parts of the half that starts at element j: sums, or minima, over their elements.
@@ -212,25 +218,27 @@ class IqCodebook {
     }
   }
 
-  static float outer_sum(const float* fast, const float* slow, float* out) {
-    float least = std::numeric_limits<float>::infinity();
-    Lanes v0 = load_lanes(fast);
-    for (int s = 0; s < kPart; ++s) {
-      for (int f = 0; f < kRow; f += 8) store(out + s * kPart + f, splat(slow[s]) + load_lanes(fast + f));
-      least = slow[s] < least ? slow[s] : least;
-    }
-    float least_fast = least_lane(v0);
-    for (int f = 8; f < kPart; ++f) least_fast = fast[f] < least_fast ? fast[f] : least_fast;
-    return least + least_fast;
+  static float pattern_cost(const Parts& p, int s, int f, bool turned) {
+    const float cost = p.slow[s] + p.fast[f];
+    return turned ? cost + least(p.slow_turn[s], p.fast_turn[f]) : cost;
+  }
+  // The least cost of the patterns with slow part s.
+  static float row_least(const Parts& p, int s, bool turned) {
+    if (!turned) return p.slow[s] + p.least_fast;
+    return p.slow[s] + least(p.slow_turn[s] + p.least_fast, p.least_fast_turned);
   }
 
-  // Calls visit(pattern) for the lower halves that could lie below the bound; visit returns the new bound.
+  // Calls visit(pattern, its cost) for the lower halves that could lie below the bound; visit returns the new
+  // bound.
   template <class Visit>
-  void for_buckets(const Half& low, float least_high, float bound, Visit visit) const {
-    for (int v = 0; v < kPadded; v += 8) {
-      if (!any(load_lanes(low.cost + v) + splat(least_high) < splat(bound))) continue;
-      for (int p = v; p < v + 8 && p < kPatterns; ++p) {
-        if (low.cost[p] + least_high < bound) bound = visit(p);
+  void for_buckets(const Costs& c, Turn turn, float bound, Visit visit) const {
+    const bool turned = turn == Turn::kLow;
+    const float rest = turn == Turn::kHigh ? c.least_high_turned : c.least_high;
+    for (int s = 0; s < kPart; ++s) {
+      if (!(row_least(c.low, s, turned) + rest < bound)) continue;
+      for (int f = 0; f < kPart; ++f) {
+        const float cost = pattern_cost(c.low, s, f, turned);
+        if (cost + rest < bound) bound = visit(s * kPart + f, cost);
       }
     }
   }

@@ -29,68 +29,77 @@ int cheapest_turn(const float* t, const float* w, const std::int8_t* level, int 
 template <bool kEven>
 void find_iq_group(const IqCodebook8& book, const float* x, const float* w, std::uint8_t natural,
                    float inverse, IqGroup* code, float* q) {
+  using Turn = IqCodebook8::Turn;
   alignas(32) float t[8];
   const Lanes tv = load_lanes(x) * splat(inverse);
   std::memcpy(t, &tv, sizeof(t));
-  IqCodebook8::Costs plain, flipped;
+  const bool turn = kEven && odd(natural);
+  IqCodebook8::Costs costs;
   IqCodebook8::Best best;
   best.place = code->place[0];
-  if (!kEven || !odd(natural)) {
-    book.tabulate(t, w, &plain, nullptr);
-    book.nearest(plain.low, plain.high, &best);
-    code->place[0] = static_cast<std::uint16_t>(best.place);
-    code->signs = natural;
-    copy_levels(book.values(best.place), 8, q);
-    return;
+  book.tabulate(t, w, turn, &costs);
+  int from = -1;
+  if (!turn) {
+    book.nearest(costs, Turn::kNone, &best);
+  } else {
+    book.nearest(costs, Turn::kLow, &best);
+    const float in_low = best.cost;
+    book.nearest(costs, Turn::kHigh, &best);
+    from = best.cost < in_low ? 4 : 0;
   }
-  book.tabulate(t, w, &plain, &flipped);
-  book.nearest(flipped.low, plain.high, &best);
-  const float in_low = best.cost;
-  book.nearest(plain.low, flipped.high, &best);
-  const int begin = best.cost < in_low ? 4 : 0;
   const std::int8_t* level = book.values(best.place);
-  const int flip = begin + cheapest_turn(t + begin, w + begin, level + begin, 4);
   code->place[0] = static_cast<std::uint16_t>(best.place);
-  code->signs = static_cast<std::uint8_t>(natural ^ (1u << flip));
+  code->signs = natural;
   copy_levels(level, 8, q);
-  q[flip] = -q[flip];
+  if (from < 0) return;
+  const int j = from + cheapest_turn(t + from, w + from, level + from, 4);
+  code->signs = static_cast<std::uint8_t>(natural ^ (1u << j));
+  q[j] = -q[j];
 }
 
 template <bool kEven>
 void find_iq_group(const IqCodebook4& book, const float* x, const float* w, std::uint8_t natural,
                    float inverse, IqGroup* code, float* q) {
+  using Turn = IqCodebook4::Turn;
   alignas(32) float t[8];
   const Lanes tv = load_lanes(x) * splat(inverse);
   std::memcpy(t, &tv, sizeof(t));
-  const bool flip = kEven && odd(natural);
-  IqCodebook4::Best best[2], turned[2];
-  int turned_at[2] = {};
-  code->signs = natural;
+  const bool turn = kEven && odd(natural);
+  IqCodebook4::Costs costs[2];
+  IqCodebook4::Best best[2];
   for (int h = 0; h < 2; ++h) {
-    IqCodebook4::Costs plain, flipped;
     best[h].place = code->place[h];
-    book.tabulate(t + 4 * h, w + 4 * h, &plain, flip ? &flipped : nullptr);
-    book.nearest(plain.low, plain.high, &best[h]);
-    if (!flip) continue;
-    turned[h].place = best[h].place;
-    book.nearest(flipped.low, plain.high, &turned[h]);
-    const float in_low = turned[h].cost;
-    book.nearest(plain.low, flipped.high, &turned[h]);
-    turned_at[h] = turned[h].cost < in_low ? 2 : 0;
+    book.tabulate(t + 4 * h, w + 4 * h, turn, &costs[h]);
+    book.nearest(costs[h], Turn::kNone, &best[h]);
   }
-  // One of the two entries carries the turned sign.
-  const int which = flip ? (turned[0].cost + best[1].cost <= best[0].cost + turned[1].cost ? 0 : 1) : -1;
+  code->signs = natural;
+  int which = -1, from = 0;
+  if (turn) {
+    // One of the two entries carries the turned sign; what that costs in the first bounds the second.
+    float extra = std::numeric_limits<float>::infinity();
+    IqCodebook4::Best chosen;
+    for (int h = 0; h < 2; ++h) {
+      for (const Turn half : {Turn::kLow, Turn::kHigh}) {
+        IqCodebook4::Best turned{best[h].cost + extra, best[h].place};
+        book.nearest(costs[h], half, &turned);
+        if (!(turned.cost < best[h].cost + extra)) continue;
+        extra = turned.cost - best[h].cost;
+        chosen = turned;
+        which = h;
+        from = half == Turn::kLow ? 0 : 2;
+      }
+    }
+    best[which] = chosen;
+  }
   for (int h = 0; h < 2; ++h) {
-    const int place = which == h ? turned[h].place : best[h].place;
-    const std::int8_t* level = book.values(place);
-    code->place[h] = static_cast<std::uint16_t>(place);
-    copy_levels(level, 4, q + 4 * h);
-    if (which != h) continue;
-    const int begin = turned_at[h];
-    const int j = 4 * h + begin + cheapest_turn(t + 4 * h + begin, w + 4 * h + begin, level + begin, 2);
-    code->signs = static_cast<std::uint8_t>(natural ^ (1u << j));
-    q[j] = -q[j];
+    code->place[h] = static_cast<std::uint16_t>(best[h].place);
+    copy_levels(book.values(best[h].place), 4, q + 4 * h);
   }
+  if (which < 0) return;
+  const int begin = 4 * which + from;
+  const int j = begin + cheapest_turn(t + begin, w + begin, book.values(best[which].place) + from, 2);
+  code->signs = static_cast<std::uint8_t>(natural ^ (1u << j));
+  q[j] = -q[j];
 }
 
 float find_iq1_place(const float* x, const float* w, float inverse, float shift, std::uint16_t* place) {
@@ -101,8 +110,8 @@ float find_iq1_place(const float* x, const float* w, float inverse, float shift,
   IqCodebook8::Best best;
   best.place = *place;
   const IqCodebook8& book = iq1_codebook();
-  book.tabulate(t, w, &costs, nullptr);
-  book.nearest(costs.low, costs.high, &best);
+  book.tabulate(t, w, false, &costs);
+  book.nearest(costs, IqCodebook8::Turn::kNone, &best);
   *place = static_cast<std::uint16_t>(best.place);
   return best.cost;
 }

@@ -14,6 +14,8 @@ namespace {
 
 constexpr int kFew = 8;         // candidates per list
 constexpr int kFewPerPart = 4;  // of each entry of a pair
+// How much dearer than the first, on their own, candidates may be.
+constexpr float kSpread = 2, kPartSpread = 4;
 constexpr int kRounds = 6;
 constexpr float kLeastPivot = 1e-6f;  // of the diagonal entry: keeps factors of singular metrics finite
 
@@ -182,11 +184,12 @@ struct PartLists {
 
   PartLists(const IqCodebook4& book, const float* t, const float* w, std::uint32_t natural, bool turn,
             int few) {
-    IqCodebook4::Costs plain, flipped;
-    book.tabulate(t, w, &plain, turn ? &flipped : nullptr);
-    const auto add = [&](const IqCodebook4::Half& low, const IqCodebook4::Half& high, int from, Part* out) {
+    using Turn = IqCodebook4::Turn;
+    IqCodebook4::Costs costs;
+    book.tabulate(t, w, turn, &costs);
+    const auto add = [&](Turn half, int from, Part* out) {
       IqCodebook4::Best list[kFewPerPart];
-      const int found = book.nearest_few(low, high, few, list);
+      const int found = book.nearest_few(costs, half, few, kPartSpread, list);
       for (int i = 0; i < found; ++i) {
         const std::int8_t* level = book.values(list[i].place);
         std::uint32_t signs = natural;
@@ -197,10 +200,10 @@ struct PartLists {
       }
       return found;
     };
-    n_straight = add(plain.low, plain.high, -1, straight);
+    n_straight = add(Turn::kNone, -1, straight);
     if (!turn) return;
-    n_turned = add(flipped.low, plain.high, 0, turned);
-    n_turned += add(plain.low, flipped.high, 2, turned + n_turned);
+    n_turned = add(Turn::kLow, 0, turned);
+    n_turned += add(Turn::kHigh, 2, turned + n_turned);
   }
 };
 
@@ -217,11 +220,12 @@ void decide_iq_group(const IqCodebook8& book, float scale, const float* x, const
     const float* w = problem.weight;
     const std::uint8_t natural = split_signs(problem.target, t);
     const bool turn = kEven && odd(natural);
-    IqCodebook8::Costs plain, flipped;
-    book.tabulate(t, w, &plain, turn ? &flipped : nullptr);
-    const auto offer_few = [&](const IqCodebook8::Half& low, const IqCodebook8::Half& high, int from) {
+    using Turn = IqCodebook8::Turn;
+    IqCodebook8::Costs costs;
+    book.tabulate(t, w, turn, &costs);
+    const auto offer_few = [&](Turn half, int from) {
       IqCodebook8::Best list[kFew];
-      const int n = book.nearest_few(low, high, problem.few, list);
+      const int n = book.nearest_few(costs, half, problem.few, kSpread, list);
       for (int i = 0; i < n; ++i) {
         const std::int8_t* level = book.values(list[i].place);
         std::uint32_t signs = natural;
@@ -231,10 +235,10 @@ void decide_iq_group(const IqCodebook8& book, float scale, const float* x, const
       }
     };
     if (turn) {
-      offer_few(flipped.low, plain.high, 0);
-      offer_few(plain.low, flipped.high, 4);
+      offer_few(Turn::kLow, 0);
+      offer_few(Turn::kHigh, 4);
     } else {
-      offer_few(plain.low, plain.high, -1);
+      offer_few(Turn::kNone, -1);
     }
   });
   *choice = problem.choice();
@@ -285,9 +289,9 @@ void decide_iq_quad(const IqCodebook4& book, float scale, const float* x, const 
   search(&problem, nearest_signed(book), [&] {
     const std::uint8_t natural = split_signs(problem.target, t);
     IqCodebook4::Costs costs;
-    book.tabulate(t, problem.weight, &costs, nullptr);
+    book.tabulate(t, problem.weight, false, &costs);
     IqCodebook4::Best list[kFew];
-    const int n = book.nearest_few(costs.low, costs.high, problem.few, list);
+    const int n = book.nearest_few(costs, IqCodebook4::Turn::kNone, problem.few, kSpread, list);
     for (int i = 0; i < n; ++i) {
       signed_levels(book.values(list[i].place), natural, 4, q);
       problem.offer(q, {{book.index(list[i].place), 0}, static_cast<std::uint8_t>(natural & 15)});
@@ -313,9 +317,9 @@ void decide_iq1_group(float scale, const float* x, const float* metric, bool fre
       if (!free_shift && negative != present) continue;
       for (int j = 0; j < 8; ++j) t[j] = problem.target[j] - shift_of(negative);
       IqCodebook8::Costs costs;
-      book.tabulate(t, problem.weight, &costs, nullptr);
+      book.tabulate(t, problem.weight, false, &costs);
       IqCodebook8::Best list[kFew];
-      const int n = book.nearest_few(costs.low, costs.high, problem.few, list);
+      const int n = book.nearest_few(costs, IqCodebook8::Turn::kNone, problem.few, kSpread, list);
       for (int i = 0; i < n; ++i) offer(book.values(list[i].place), book.index(list[i].place), negative);
     }
   });

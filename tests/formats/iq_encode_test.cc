@@ -118,9 +118,9 @@ TEST(IqEncode, TheCheapestFewAreInOrderAndComplete) {
   for (int i = 0; i < 100; ++i) {
     const Draw t(rng, 6);
     IqCodebook4::Costs costs;
-    book.tabulate(t.x, t.w, &costs, nullptr);
+    book.tabulate(t.x, t.w, false, &costs);
     IqCodebook4::Best few[12];
-    ASSERT_EQ(book.nearest_few(costs.low, costs.high, 12, few), 12);
+    ASSERT_EQ(book.nearest_few(costs, IqCodebook4::Turn::kNone, 12, 1e9f, few), 12);
     std::vector<double> all;
     for (int e = 0; e < book.size(); ++e) {
       double cost = 0;
