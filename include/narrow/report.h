@@ -17,9 +17,12 @@ struct ReportOptions {
   std::filesystem::path reference;            // usually the unquantized model
   std::vector<std::filesystem::path> models;  // at least one, made from it
   std::filesystem::path text;                 // UTF-8, to measure on
-  std::int64_t n_ctx = 512;                   // llama-perplexity's protocol
-  std::int64_t windows = 0;                   // 0: all
-  int worst_tokens = 20;                      // positions listed per file
+  // What the inputs of the matrices look like (an importance matrix of the reference, as `narrow calibrate`
+  // or llama-imatrix writes it); may be empty. With it, errors of weights count by the inputs that meet them.
+  std::filesystem::path statistics;
+  std::int64_t n_ctx = 512;  // llama-perplexity's protocol
+  std::int64_t windows = 0;  // 0: all
+  int worst_tokens = 20;     // positions listed per file
   // Tensors whose values are shown as histograms; empty: the three most damaged of each file.
   std::vector<std::string> tensors;
   EngineOptions engine;  // of the models; the reference runs with the defaults

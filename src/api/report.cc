@@ -1,11 +1,14 @@
 #include "narrow/report.h"
 
 #include <algorithm>
+#include <map>
 
 #include "api/engine.h"
 #include "api/guard.h"
 #include "api/loaded.h"
 #include "base/atomic_file.h"
+#include "calib/collect.h"
+#include "calib/imatrix.h"
 #include "eval/evaluate.h"
 #include "eval/report/sections.h"
 #include "eval/report/stream.h"
@@ -71,6 +74,32 @@ std::vector<std::pair<Format, std::int64_t>> count_types(const std::vector<repor
   return out;
 }
 
+// Statistics from a file, in the form that the comparison of weights asks for.
+class InputTable {
+ public:
+  void set(const calib::ModelStats& stats) {
+    for (const auto& [name, inputs] : stats.inputs) {
+      Entry& e = entries_[name];
+      for (const calib::Moments& m : calib::moments(inputs)) {
+        e.mean_square.insert(e.mean_square.end(), m.mean_square.begin(), m.mean_square.end());
+        e.absmax.insert(e.absmax.end(), m.abs_max.begin(), m.abs_max.end());
+      }
+      if (e.absmax.size() != e.mean_square.size()) e.absmax.clear();  // not known of some experts
+    }
+  }
+  report::InputStatistics find(const std::string& tensor) const {
+    const auto at = entries_.find(tensor);
+    if (at == entries_.end()) return {};
+    return {at->second.mean_square, at->second.absmax};
+  }
+
+ private:
+  struct Entry {
+    std::vector<float> mean_square, absmax;
+  };
+  std::map<std::string, Entry> entries_;
+};
+
 class Reporter {
  public:
   Reporter(const ReportOptions& options, ProgressSink& progress) : o_(options), progress_(progress) {}
@@ -128,6 +157,13 @@ class Reporter {
       sources_.push_back(std::move(source));
     }
 
+    if (!o_.statistics.empty()) {
+      NARROW_ASSIGN(calib::ModelStats stats, calib::read_imatrix(o_.statistics));
+      NARROW_TRY(calib::check_stats(stats, *reference_.source, o_.statistics.string(), progress_));
+      inputs_.set(stats);
+      m_.statistics_path = o_.statistics.string();
+    }
+
     protocol_.n_ctx = o_.n_ctx;
     protocol_.max_windows = o_.windows;
     if (tokenizer_->spec().add_bos) protocol_.bos = tokenizer_->spec().bos;
@@ -153,13 +189,14 @@ class Reporter {
     r.bpw = api::bits_per_weight(*source);
     progress_.note(name);
     NARROW_TRY(run(source, r));
-    NARROW_ASSIGN(r.tensors, report::compare_weights(*source, *reference_.source, {}, progress_));
+    const auto inputs = [this](const std::string& tensor) { return inputs_.find(tensor); };
+    NARROW_ASSIGN(r.tensors, report::compare_weights(*source, *reference_.source, inputs, progress_));
     r.types = count_types(r.tensors);
-    NARROW_ASSIGN(r.advice, report::advise(*source, *reference_.source, r.tensors, {}, progress_));
+    NARROW_ASSIGN(r.advice, report::advise(*source, *reference_.source, r.tensors, inputs, progress_));
     std::vector<std::string> shown = o_.tensors;
     if (shown.empty()) shown = report::most_damaged(r.tensors, kCloseUps);
     for (const std::string& tensor : shown) {
-      NARROW_ASSIGN(report::CloseUp c, report::close_up(*source, *reference_.source, tensor, {}));
+      NARROW_ASSIGN(report::CloseUp c, report::close_up(*source, *reference_.source, tensor, inputs));
       r.close_ups.push_back(std::move(c));
     }
     return r;
@@ -199,6 +236,7 @@ class Reporter {
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::vector<text::TokenId> ids_;
   std::vector<Source> sources_;
+  InputTable inputs_;
   eval::Protocol protocol_;
   report::Measurements m_;
 };

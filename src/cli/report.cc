@@ -65,6 +65,9 @@ void add_report(CLI::App& app, Context& context) {
   sub->add_option("models", o.models, "GGUF files or Hugging Face folders to compare")->required();
   sub->add_option("--ref", o.reference, "The model they were made from")->required();
   sub->add_option("--text", o.text, "UTF-8 text to measure on");
+  sub->add_option(
+      "--stats", o.statistics,
+      "Importance matrix of the reference: weight errors then count by the inputs that meet them");
   sub->add_option("-o,--output", args->output, "Page to write");
   sub->add_option("--json", args->json, "Write the numbers as JSON to this file, or - for standard output");
   sub->add_option("--ctx", o.n_ctx, "Tokens per window")->capture_default_str();

@@ -165,8 +165,8 @@
     type: chart.series.some((s) => s.mark === 'bars') ? 'bar' : 'line',
     data: {labels: chart.x.categories, datasets: chart.series.map((s, i) => dataset(chart, s, i))},
     options: {
-      animation: false, responsive: true, maintainAspectRatio: false, normalized: true,
-      interaction: {mode: chart.series.length > 1 && (chart.x.categories || chart.series.some((s) => s.mark === 'area')) ? 'index' : 'nearest', intersect: false},
+      animation: false, responsive: true, maintainAspectRatio: false,
+      interaction: {mode: chart.x.categories || chart.series.every((s) => s.mark === 'area') ? 'index' : 'nearest', intersect: false},
       layout: {padding: {right: 8}},
       scales: {x: scale(chart, true), y: scale(chart, false)},
       plugins: {
@@ -359,8 +359,8 @@
       if (!entry.chart) continue;
       entry.chart.destroy();
       entry.chart = undefined;
-      state.charts -= 1;
     }
+    state.charts = state.blank = 0;
     drawVisible();
   });
   document.getElementById('save').addEventListener('click', () => {
