@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "model/fold.h"
 #include "model/rotate.h"
@@ -20,6 +21,8 @@ constexpr std::array<std::string_view, 3> kNames = {"rotate", "awq", "smoothquan
 
 // Rows of a matrix that stand for all of them when scales are searched.
 constexpr std::int64_t kLeastSample = 32, kMostSample = 256, kSampleShare = 4;
+// Of a scale of SmoothQuant, and its inverse.
+constexpr float kMostSmooth = 1e4f;
 // A gain smaller than this is within what another sample of rows would say.
 constexpr double kLeastGain = 0.005;
 
@@ -52,10 +55,12 @@ std::vector<Stretch> stretches(const FoldPart& part, std::int64_t tensor_rows, s
   return out;
 }
 
-class AwqPass {
+// Scales for every place of a model that can take them.
+class ScalePass {
  public:
-  AwqPass(const model::ModelSource& source, const calib::ModelStats& stats, const TransformOptions& options)
-      : source_(source), stats_(stats), options_(options) {}
+  ScalePass(std::string_view name, const model::ModelSource& source, const calib::ModelStats& stats)
+      : source_(source), stats_(stats), name_(name) {}
+  virtual ~ScalePass() = default;
 
   Status run(TransformedSource& out, ProgressSink& progress) {
     NARROW_ASSIGN(const model::FoldPlan plan, model::find_folds(source_));
@@ -63,28 +68,124 @@ class AwqPass {
     for (const FoldGroup& g : plan.groups) {
       if (g.kind != FoldKind::kKeyQuery) groups.push_back(&g);
     }
-    progress.begin("awq", groups.size(), "places");
+    progress.begin(name_, groups.size(), "places");
     for (std::size_t i = 0; i < groups.size(); ++i) {
       if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
       NARROW_TRY(scale_group(*groups[i], out));
       progress.update(i + 1, groups[i]->name);
     }
     progress.end();
-    progress.note(fmt::format(
-        "awq: scales in {} of {} places; output error of rounding to nearest there {:.4g} of what it was",
-        scaled_, searched_, plain_error_ > 0 ? error_ / plain_error_ : 1.0));
+    progress.note(fmt::format("{}: {}", name_, summary()));
     if (!unknown_.empty()) {
       progress.note(
-          fmt::format("awq: no statistics for '{}'{}, which keep their scales", unknown_.front(),
+          fmt::format("{}: no statistics for '{}'{}, which keep their scales", name_, unknown_.front(),
                       unknown_.size() > 1 ? fmt::format(" and {} others", unknown_.size() - 1) : ""));
     }
     for (const model::FoldRefusal& r : plan.refused) {
-      if (r.kind != FoldKind::kKeyQuery) progress.note("awq: " + r.reason);
+      if (r.kind != FoldKind::kKeyQuery) progress.note(fmt::format("{}: {}", name_, r.reason));
     }
     return {};
   }
 
+ protected:
+  virtual Status scale_group(const FoldGroup& g, TransformedSource& out) = 0;
+  virtual std::string summary() const = 0;
+
+  // A consumer's statistics; null, and noted, where there are none.
+  Result<const std::vector<calib::InputStats>*> statistics(const FoldPart& part) {
+    const TensorInfo& t = source_.tensors()[part.tensor];
+    const auto it = stats_.inputs.find(t.name);
+    if (it == stats_.inputs.end() || it->second.empty()) {
+      unknown_.push_back(t.name);
+      return static_cast<const std::vector<calib::InputStats>*>(nullptr);
+    }
+    for (const calib::InputStats& in : it->second) {
+      if (in.k == t.shape.row_length()) continue;
+      return make_error(ErrorCode::kInvalidArgument, "{}: '{}' has {} inputs, its statistics {}",
+                        source_.path().string(), t.name, t.shape.row_length(), in.k);
+    }
+    return &it->second;
+  }
+
+  const model::ModelSource& source_;
+  const calib::ModelStats& stats_;
+  std::size_t scaled_ = 0;
+  std::vector<std::string> unknown_;
+
  private:
+  std::string_view name_;
+};
+
+// SmoothQuant (Xiao et al. 2023, https://arxiv.org/abs/2211.10438): the greatest inputs and the greatest
+// weights of a channel meet halfway, s = max |x|^(1/2) / max |w|^(1/2), for products whose inputs are
+// quantized too.
+class SmoothPass final : public ScalePass {
+ public:
+  SmoothPass(const model::ModelSource& source, const calib::ModelStats& stats)
+      : ScalePass("smoothquant", source, stats) {}
+
+ private:
+  std::string summary() const override { return fmt::format("scales in {} places", scaled_); }
+
+  static void raise(std::vector<float>& to, const std::vector<float>& by) {
+    to.resize(by.size(), 0.0f);
+    for (std::size_t i = 0; i < by.size(); ++i) to[i] = std::max(to[i], by[i]);
+  }
+
+  // The greatest magnitude of every column of the part's rows.
+  Result<std::vector<float>> column_maxima(const FoldPart& part) const {
+    const std::int64_t k = source_.tensors()[part.tensor].shape.row_length();
+    std::vector<float> rows(static_cast<std::size_t>(kMostSample * k)),
+        out(static_cast<std::size_t>(k), 0.0f);
+    for (std::int64_t r = part.row_begin; r < part.row_end; r += kMostSample) {
+      const std::int64_t n = std::min(kMostSample, part.row_end - r);
+      NARROW_TRY(source_.read_f32(part.tensor, r, r + n, rows.data()));
+      for (std::int64_t i = 0; i < n * k; ++i) {
+        float& m = out[static_cast<std::size_t>(i % k)];
+        m = std::max(m, std::fabs(rows[static_cast<std::size_t>(i)]));
+      }
+    }
+    return out;
+  }
+
+  Status scale_group(const FoldGroup& g, TransformedSource& out) override {
+    std::vector<float> inputs, weights;
+    for (const FoldPart& part : g.consumers) {
+      if (!model::is_quantizable(source_.tensors()[part.tensor])) continue;
+      NARROW_ASSIGN(const auto* stats, statistics(part));
+      if (stats == nullptr) continue;
+      const std::vector<calib::Moments> moments = calib::moments(*stats);
+      const std::int64_t rows = source_.tensors()[part.tensor].shape.rows();
+      for (const Stretch& s : stretches(part, rows, moments.size())) {
+        raise(inputs, model::channel_max(part, g.channels, moments[s.entry].abs_max));
+      }
+      NARROW_ASSIGN(const std::vector<float> columns, column_maxima(part));
+      raise(weights, model::channel_max(part, g.channels, columns));
+    }
+    if (inputs.empty() || inputs.size() != weights.size()) return {};
+    std::vector<float> scale;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const bool known = inputs[i] > 0 && weights[i] > 0;
+      scale.push_back(known ? std::clamp(std::sqrt(inputs[i] / weights[i]), 1.0f / kMostSmooth, kMostSmooth)
+                            : 1.0f);
+    }
+    ++scaled_;
+    return apply_fold(g, scale, out);
+  }
+};
+
+class AwqPass final : public ScalePass {
+ public:
+  AwqPass(const model::ModelSource& source, const calib::ModelStats& stats, const TransformOptions& options)
+      : ScalePass("awq", source, stats), options_(options) {}
+
+ private:
+  std::string summary() const override {
+    return fmt::format(
+        "scales in {} of {} places; output error of rounding to nearest there {:.4g} of what it was", scaled_,
+        searched_, plain_error_ > 0 ? error_ / plain_error_ : 1.0);
+  }
+
   bool quantized(std::size_t tensor) const {
     const FormatInfo& info = format_info(options_.types[tensor]);
     const TensorInfo& t = source_.tensors()[tensor];
@@ -104,7 +205,7 @@ class AwqPass {
     return {};
   }
 
-  Status scale_group(const FoldGroup& g, TransformedSource& out) {
+  Status scale_group(const FoldGroup& g, TransformedSource& out) override {
     quant::AwqProblem p;
     p.channels = g.channels;
     p.search = options_.search;
@@ -114,22 +215,15 @@ class AwqPass {
     for (const FoldPart& part : g.consumers) {
       if (!quantized(part.tensor)) continue;
       const TensorInfo& t = source_.tensors()[part.tensor];
-      const auto it = stats_.inputs.find(t.name);
-      if (it == stats_.inputs.end() || it->second.empty()) {
-        unknown_.push_back(t.name);
-        continue;
-      }
+      NARROW_ASSIGN(const auto* stats, statistics(part));
+      if (stats == nullptr) continue;
       p.k = t.shape.row_length();
       p.channel = part.channel;
       any = &part;
       sum.resize(static_cast<std::size_t>(p.k), 0.0);
-      const std::vector<calib::Moments> moments = calib::moments(it->second);
-      for (const Stretch& s : stretches(part, t.shape.rows(), it->second.size())) {
-        const calib::InputStats& in = it->second[s.entry];
-        if (in.k != p.k) {
-          return make_error(ErrorCode::kInvalidArgument, "{}: '{}' has {} inputs, its statistics {}",
-                            source_.path().string(), t.name, p.k, in.k);
-        }
+      const std::vector<calib::Moments> moments = calib::moments(*stats);
+      for (const Stretch& s : stretches(part, t.shape.rows(), stats->size())) {
+        const calib::InputStats& in = (*stats)[s.entry];
         if (in.rows == 0) continue;
         quant::AwqMatrix m;
         m.format = options_.types[part.tensor];
@@ -159,12 +253,9 @@ class AwqPass {
     return apply_fold(g, found.scale, out);
   }
 
-  const model::ModelSource& source_;
-  const calib::ModelStats& stats_;
   const TransformOptions& options_;
-  std::size_t scaled_ = 0, searched_ = 0;
+  std::size_t searched_ = 0;
   double error_ = 0, plain_error_ = 0;
-  std::vector<std::string> unknown_;
 };
 
 Status check(std::span<const std::string> names, const calib::ModelStats* stats) {
@@ -211,8 +302,10 @@ Result<std::shared_ptr<const model::ModelSource>> transform(std::shared_ptr<cons
   for (const std::string& name : names) {
     if (name == "rotate") {
       NARROW_TRY(rotate(options, *out, progress));
-    } else {
+    } else if (name == "awq") {
       NARROW_TRY(AwqPass(*source, *stats, options).run(*out, progress));
+    } else {
+      NARROW_TRY(SmoothPass(*source, *stats).run(*out, progress));
     }
   }
   return std::shared_ptr<const model::ModelSource>(out);

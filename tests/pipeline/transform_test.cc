@@ -87,6 +87,29 @@ TEST_P(Transforms, RotateThenScaleKeepsTheFunction) {
   EXPECT_NE(weights(*scaled), weights(*turned));
 }
 
+TEST_P(Transforms, SmoothingKeepsTheFunctionAndEvensOut) {
+  const calib::ModelStats stats = stats_of(source_);
+  const std::vector<std::string> names = {"smoothquant"};
+  Notes notes;
+  ASSERT_OK_AND_ASSIGN(const Source scaled, transform(source_, names, &stats, options_for(*source_), notes));
+  EXPECT_TRUE(notes.has("smoothquant: scales in ")) << notes.text;
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> after, logits_of(scaled));
+  EXPECT_LE(greatest_difference(before_, after), 1e-3f);
+  // Inputs and weights of every channel are as large as each other now.
+  const char* name = "blk.0.attn_output.weight";
+  if (source_->config().n_head != source_->config().n_head_kv) return;
+  const calib::ModelStats now = stats_of(scaled);
+  const Shape& shape = scaled->tensors()[*scaled->find(name)].shape;
+  const std::vector<float> w = weights(*scaled)[name];
+  for (std::int64_t j = 0; j < shape.row_length(); ++j) {
+    float most = 0;
+    for (std::int64_t r = 0; r < shape.rows(); ++r) {
+      most = std::max(most, std::fabs(w[static_cast<std::size_t>(r * shape.row_length() + j)]));
+    }
+    EXPECT_NEAR(now.inputs.at(name)[0].abs_max[static_cast<std::size_t>(j)] / most, 1.0f, 1e-2f);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Transforms, ::testing::ValuesIn(narrow::testing::kTinyModels),
                          [](const auto& m) {
                            std::string s = m.param;
