@@ -13,7 +13,7 @@ struct ScoreSummary {
   double reference_perplexity = 0, reference_perplexity_se = 0;
   double kl_mean = 0, kl_se = 0, kl_median = 0, kl_p90 = 0, kl_p99 = 0, kl_p999 = 0, kl_max = 0;  // nats
   double top1_agreement = 0, top1_se = 0;  // share of positions with the same most likely token
-  double delta_p_rms = 0;  // root mean square of p_model - p_reference of the true token
+  double delta_p_rms = 0;                  // root mean square of p_model - p_reference of the true token
 };
 
 ScoreSummary summarize(std::span<const TokenScore> scores, bool compared);
