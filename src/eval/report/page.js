@@ -91,7 +91,9 @@
       const points = [];
       chart.data.datasets.forEach((d, i) => {
         if (!chart.isDatasetVisible(i) || !d.names) return;
-        chart.getDatasetMeta(i).data.forEach((point, k) => points.push({x: point.x, y: point.y, name: d.names[k]}));
+        chart.getDatasetMeta(i).data.forEach((point, k) => {
+          if (!point.skip) points.push({x: point.x, y: point.y, name: d.names[k]});
+        });
       });
       for (const p of points) taken.push({x: p.x - 5, y: p.y - 5, w: 10, h: 10});
       for (const p of points) {
