@@ -1,29 +1,30 @@
 #include "pipeline/redo.h"
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
 #include "io/gguf/split_name.h"
 #include "io/printable.h"
 #include "pipeline/pattern.h"
+#include "pipeline/transform.h"
 
 namespace narrow::pipeline {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Methods that change the weights of several tensors together: one of them alone cannot be made again.
-constexpr std::array<std::string_view, 3> kTransforms = {"rotate", "awq", "smoothquant"};
-
+// Transforms change the weights of several tensors together: one of them alone cannot be made again.
 Status refuse_transforms(std::string_view method, const std::string& who) {
-  for (const std::string_view transform : kTransforms) {
-    if (method.find(transform) == std::string_view::npos) continue;
+  for (std::size_t begin = 0; begin <= method.size();) {
+    const std::size_t end = std::min(method.find('+', begin), method.size());
+    const std::string_view part = method.substr(begin, end - begin);
+    begin = end + 1;
+    if (!is_transform(part)) continue;
     return make_error(ErrorCode::kInvalidArgument,
                       "--only: {} method '{}' changes tensors together with their neighbours: make the whole "
                       "file again",
-                      who, transform);
+                      who, part);
   }
   return {};
 }
