@@ -22,14 +22,11 @@ void print_report(const CalibrateReport& r) {
     }
     fmt::print("{}", table.plain());
     const std::string asked = r.asked_tokens > 0 ? std::to_string(r.asked_tokens) : "all";
-    fmt::print(
-        "tokens   {} asked for, {} there, {} used in {} windows of up to {}; the rest lies between the "
-        "windows\n",
-        asked, available, used, r.windows, r.window_tokens);
+    fmt::print("tokens   {} asked for, {} there, {} used in {} windows of up to {}, {:.0f} tokens/s\n", asked,
+               available, used, r.windows, r.window_tokens, r.tokens_per_s);
   }
   fmt::print("output   {}: {} matrices\n", r.output.string(), r.matrices);
-  fmt::print("time     {:.1f} s, {:.0f} tokens/s, peak memory {}\n", r.seconds, r.tokens_per_s,
-             bytes_text(r.peak_memory_bytes));
+  fmt::print("time     {:.1f} s, peak memory {}\n", r.seconds, bytes_text(r.peak_memory_bytes));
 }
 
 struct CalibrateArgs {
