@@ -109,6 +109,49 @@ std::string difference(const std::string& before, const std::string& now) {
   return "";
 }
 
+// What is refused of an earlier run's work, with the ways out.
+class EarlierRun {
+ public:
+  EarlierRun(const History& h, const JobOptions& o) : h_(h), o_(o) {
+    const fs::path folder = o.output.parent_path();
+    const fs::path partial = PartialFile::partial_path(h.files.empty() ? o.output : folder / h.files.front());
+    work_ = fmt::format("{}: an earlier run finished {} of {} tensors", partial.string(), h.tensors.size(),
+                        h.n_tensors);
+    remove_ =
+        fmt::format("remove {}{} and {}", partial.string(), h.files.size() > 1 ? ", its other parts" : "",
+                    journal_path(o.output).filename().string());
+  }
+
+  // As far as is known without the layout.
+  Status check() const {
+    if (!h_.has_work()) return {};
+    if (!o_.resume) {
+      return make_error(ErrorCode::kRefused, "{}: add --resume to go on with them, or {} to start again",
+                        work_, remove_);
+    }
+    if (h_.source != o_.source_digest) {
+      return make_error(ErrorCode::kRefused,
+                        "{} of another source (its checksum differs): go back to that, or {}", work_,
+                        remove_);
+    }
+    if (h_.recipe != o_.recipe) {
+      return make_error(ErrorCode::kRefused, "{} with other options{}: repeat those, or {}", work_,
+                        difference(h_.recipe, o_.recipe), remove_);
+    }
+    return {};
+  }
+  Error other_layout() const {
+    return make_error(ErrorCode::kRefused,
+                      "{} in another layout (by another version of narrow, or to another plan): {}", work_,
+                      remove_);
+  }
+
+ private:
+  const History& h_;
+  const JobOptions& o_;
+  std::string work_, remove_;
+};
+
 // The errors after which the same command can succeed later.
 bool can_go_on_after(ErrorCode code) {
   switch (code) {
@@ -160,33 +203,10 @@ struct QuantizeJob::Impl {
 // Whether the history may be gone on with; removes what is worth nothing.
 Status QuantizeJob::Impl::take_over(const History& h, const JobOptions& o, const std::string& layout,
                                     ProgressSink& progress) {
+  const EarlierRun earlier(h, o);
+  NARROW_TRY(earlier.check());
+  if (h.has_work()) return h.layout == layout ? Status() : earlier.other_layout();
   const fs::path folder = o.output.parent_path();
-  const fs::path partial = PartialFile::partial_path(h.files.empty() ? o.output : folder / h.files.front());
-  const std::string remedy =
-      fmt::format("or remove {}{} and {}", partial.string(), h.files.size() > 1 ? ", its other parts" : "",
-                  journal->path().filename().string());
-  if (h.has_work()) {
-    const std::string work = fmt::format("{}: an earlier run finished {} of {} tensors", partial.string(),
-                                         h.tensors.size(), h.n_tensors);
-    if (!o.resume) {
-      return make_error(ErrorCode::kRefused, "{}: add --resume to go on with them, {} to start again", work,
-                        remedy);
-    }
-    if (h.source != o.source_digest) {
-      return make_error(ErrorCode::kRefused,
-                        "{} of another source (its checksum differs): go back to that, {}", work, remedy);
-    }
-    if (h.recipe != o.recipe) {
-      return make_error(ErrorCode::kRefused, "{} with other options{}: repeat those, {}", work,
-                        difference(h.recipe, o.recipe), remedy);
-    }
-    if (h.layout != layout) {
-      return make_error(ErrorCode::kRefused,
-                        "{} in another layout (by another version of narrow, or to another plan): {}", work,
-                        remedy.substr(3));
-    }
-    return {};
-  }
   if (o.resume) progress.note(fmt::format("{}: nothing to resume: starting afresh", o.output.string()));
   if (!h.started) return {};
   for (const std::string& name : h.files) {
@@ -462,6 +482,14 @@ Error QuantizeJob::abandon(const Error& e) {
   return {e.code,
           fmt::format("{}; {} of {} tensors are finished in {}: --resume goes on with them", e.message,
                       m.n_finished, m.slots.size(), PartialFile::partial_path(m.paths.front()).string())};
+}
+
+Status check_earlier_run(const JobOptions& o) {
+  std::error_code ec;
+  if (!fs::exists(journal_path(o.output), ec)) return {};
+  NARROW_ASSIGN(const Journal journal, Journal::open(journal_path(o.output), kMagic));
+  const History h = read_history(journal.lines());
+  return h.committing ? Status() : EarlierRun(h, o).check();
 }
 
 std::optional<Json> stored_state(const JobOptions& o, std::string_view key) {

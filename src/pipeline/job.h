@@ -83,6 +83,10 @@ class QuantizeJob {
   std::unique_ptr<Impl> impl_;
 };
 
+// Before anything long: the errors of QuantizeJob::open about an earlier run's work, or another process's, as
+// far as they are known without the layout.
+Status check_earlier_run(const JobOptions& options);
+
 // What an earlier run put() in the journal beside `output`, if it has this recipe and source; for state that
 // decides the layout itself, e.g. a measured plan. nullopt where there is no such run or key.
 std::optional<nlohmann::json> stored_state(const JobOptions& options, std::string_view key);

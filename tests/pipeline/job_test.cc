@@ -186,6 +186,9 @@ TEST(Job, RefusesWhatItCannotGoOnWith) {
     }
     EXPECT_EQ(names_in(dir.path()), before);
     EXPECT_EQ(testing::read_file(dir / "out.gguf.partial.json"), lines);
+    // All but another layout is told before anything long.
+    const Status early = check_earlier_run(o);
+    EXPECT_EQ(early.ok() ? "" : early.error().message, words[0] == "layout" ? "" : job.error().message);
   };
   expect_refused(options(out, false), kTensors, {"1 of 3 tensors", "--resume", "out.gguf.partial.json"});
   JobOptions o = options(out, true);
@@ -210,6 +213,8 @@ TEST(Job, RefusesWhatItCannotGoOnWith) {
   expect_refused(options(out, false), kTensors, {"locked"});
   for (const std::size_t i : {0, 2}) ASSERT_OK(fill(*first, i));
   ASSERT_OK(first->commit().status());
+  first.reset();
+  EXPECT_OK(check_earlier_run(options(out, false)));
 }
 
 TEST(Job, LeavesFilesOfOthersAlone) {
