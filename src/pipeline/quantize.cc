@@ -216,8 +216,10 @@ Result<QuantizeReport> run_quantize(const QuantizeOptions& o, ProgressSink& prog
     NARROW_ASSIGN(complete, settle_commit(job_options(o, p), &report.files));
   }
   if (!complete) {
+    NARROW_TRY(check_earlier_run(job_options(o, p)));
     NARROW_ASSIGN(const Calibration calibration, calibrate(o, p, progress));
     if (chooses_types(o)) NARROW_TRY(choose_types(o, calibration, p, progress));
+    if (p.redo) p.redo->keep_types(p.plan);
     NARROW_ASSIGN(const auto job, open_job(o, p, progress));
     if (!p.state.empty()) NARROW_TRY(job->put("types", p.state));
     if (const Status s = produce(o, p, calibration, *job, progress); !s.ok()) return job->abandon(s.error());
