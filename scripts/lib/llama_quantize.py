@@ -1,4 +1,4 @@
-"""llama-quantize out of a prebuilt libllama: llama_quantize.py LIBDIR IN.gguf OUT.gguf FTYPE_ID [THREADS]
+"""llama-quantize out of a prebuilt libllama: llama_quantize.py LIBDIR IN.gguf OUT.gguf FTYPE_ID [IMATRIX.gguf]
 
 The shared library comes with the npm package node-llama-cpp, which has no llama-quantize program; this calls the same
 function (llama_model_quantize, include/llama.h) through ctypes.
@@ -16,6 +16,28 @@ class Params(c.Structure):
                 ("max_buffer", c.c_size_t), ("reserve", c.c_byte * 256)]
 
 
+class Imatrix(c.Structure):
+    _fields_ = [("name", c.c_char_p), ("data", c.POINTER(c.c_float)), ("size", c.c_size_t)]
+
+
+def read_imatrix(path):
+    """E[x^2] of every tensor, as llama-quantize reads its importance matrices; ends with a null name."""
+    import gguf
+    tensors = {t.name: t.data for t in gguf.GGUFReader(path).tensors}
+    rows = []
+    for name, counts in tensors.items():
+        if not name.endswith(".counts"):
+            continue
+        sums = tensors[name.removesuffix(".counts") + ".in_sum2"].reshape(counts.size, -1)
+        mean = [[v / n if n > 0 else 1.0 for v in row] for row, n in zip(sums.tolist(), counts.reshape(-1).tolist())]
+        flat = [v for row in mean for v in row]
+        rows.append((name.removesuffix(".counts").encode(), (c.c_float * len(flat))(*flat), len(flat)))
+    array = (Imatrix * (len(rows) + 1))()
+    for i, (name, data, size) in enumerate(rows):
+        array[i] = Imatrix(name, c.cast(data, c.POINTER(c.c_float)), size)
+    return array, rows
+
+
 def main():
     folder, src, dst, ftype = sys.argv[1:5]
     find = lambda stem: os.path.join(folder, next(f for f in sorted(os.listdir(folder)) if f.startswith(stem)))
@@ -26,7 +48,10 @@ def main():
     lib.llama_model_quantize_default_params.restype = Params
     p = lib.llama_model_quantize_default_params()
     p.ftype = int(ftype)
-    p.nthread = int(sys.argv[5]) if len(sys.argv) > 5 else os.cpu_count()
+    p.nthread = os.cpu_count()
+    if len(sys.argv) > 5:
+        array, rows = read_imatrix(sys.argv[5])
+        p.imatrix = c.cast(array, c.c_void_p)
     lib.llama_model_quantize.argtypes = [c.c_char_p, c.c_char_p, c.c_void_p]
     sys.exit(1 if lib.llama_model_quantize(src.encode(), dst.encode(), c.byref(p)) else 0)
 

@@ -20,15 +20,16 @@ fetch_llama() {
   [ -d "$LLAMA_LIB" ] || die "node-llama-cpp brought no libllama for this machine"
 }
 
-# llama_quantize IN OUT TYPE: llama-quantize without an importance matrix.
+# llama_quantize IN OUT TYPE [IMATRIX.gguf]: llama-quantize, with an importance matrix or without.
 llama_quantize() {
   local id
   case "$3" in  # llama_ftype ids, include/llama.h
+    iq2_xxs) id=19 ;; iq2_xs) id=20 ;; iq3_xxs) id=23 ;; iq3_s) id=26 ;; iq2_s) id=28 ;;
     q4_0) id=2 ;; q4_1) id=3 ;; q8_0) id=7 ;; q5_0) id=8 ;; q5_1) id=9 ;; q2_k) id=10 ;; q3_k_s) id=11 ;;
     q3_k_m) id=12 ;; q3_k_l) id=13 ;; q4_k_s) id=14 ;; q4_k_m) id=15 ;; q5_k_s) id=16 ;; q5_k_m) id=17 ;;
     q6_k) id=18 ;; iq4_nl) id=25 ;; iq4_xs) id=30 ;; tq1_0) id=36 ;; tq2_0) id=37 ;; mxfp4) id=38 ;;
     *) die "no llama_ftype for $3" ;;
   esac
-  (cd "$LLAMA_LIB" && LD_LIBRARY_PATH="$LLAMA_LIB" /usr/bin/python3 "$ROOT/scripts/lib/llama_quantize.py" "$LLAMA_LIB" "$1" "$2" "$id" \
+  (cd "$LLAMA_LIB" && LD_LIBRARY_PATH="$LLAMA_LIB" "$PYTHON" "$ROOT/scripts/lib/llama_quantize.py" "$LLAMA_LIB" "$1" "$2" "$id" ${4:+"$4"} \
     >"$2.log" 2>&1) || die "llama-quantize failed on $3: see $2.log"
 }

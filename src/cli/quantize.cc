@@ -144,6 +144,8 @@ Json report_json(const QuantizeReport& r) {
   for (const auto& f : r.files) j["files"].push_back(f.string());
   j["seconds"] = r.seconds;
   j["peak_memory_bytes"] = r.peak_memory_bytes;
+  if (r.predicted_kl) j["predicted_kl"] = *r.predicted_kl;
+  if (r.measured_kl) j["measured_kl"] = *r.measured_kl;
   j["losses"] = Json::array();
   for (const TensorLoss& l : r.losses) {
     j["losses"].push_back({{"name", l.name}, {"relative_rms", l.relative_rms}, {"sqnr_db", l.sqnr_db}});
@@ -157,6 +159,10 @@ void print_report(const QuantizeReport& r) {
   for (const auto& f : r.files) fmt::print("wrote {}\n", f.string());
   fmt::print("{}, {:.3f} bpw, in {:.1f} s, peak memory {}\n", bytes_text(r.plan.output_bytes), r.plan.bpw,
              r.seconds, bytes_text(r.peak_memory_bytes));
+  if (r.predicted_kl && r.measured_kl) {
+    fmt::print("KL divergence on held-out windows of the texts: predicted {:.4f}, measured {:.4f}\n",
+               *r.predicted_kl, *r.measured_kl);
+  }
   std::vector<TensorLoss> worst = r.losses;
   std::stable_sort(worst.begin(), worst.end(),
                    [](const TensorLoss& a, const TensorLoss& b) { return a.relative_rms > b.relative_rms; });

@@ -13,6 +13,7 @@
 #include "pipeline/int8_file.h"
 #include "pipeline/job.h"
 #include "pipeline/plan.h"
+#include "pipeline/probe.h"
 #include "pipeline/produce.h"
 #include "pipeline/provenance.h"
 #include "pipeline/redo.h"
@@ -191,6 +192,14 @@ Status produce(const QuantizeOptions& o, const Prepared& p, const Calibration& c
   return produce_by_rows(*source, p.plan, o.search, &importance, job, progress);
 }
 
+Result<double> measure(const Prepared& p, const Calibration& c, const std::filesystem::path& file,
+                       ProgressSink& progress) {
+  NARROW_ASSIGN(ModelProbe probe, ModelProbe::create(p.source, hold_out(c.windows).judge, progress));
+  NARROW_ASSIGN(const auto made, model::ModelSource::open(file));
+  NARROW_ASSIGN(const eval::MeanAndError kl, probe.measure(made, progress));
+  return kl.mean;
+}
+
 }  // namespace
 
 Result<QuantizePlan> plan_quantize(const QuantizeOptions& options) {
@@ -224,6 +233,10 @@ Result<QuantizeReport> run_quantize(const QuantizeOptions& o, ProgressSink& prog
     if (!p.state.empty()) NARROW_TRY(job->put("types", p.state));
     if (const Status s = produce(o, p, calibration, *job, progress); !s.ok()) return job->abandon(s.error());
     NARROW_ASSIGN(report.files, job->commit());
+    if (p.predicted_kl) {
+      report.predicted_kl = p.predicted_kl;
+      NARROW_ASSIGN(report.measured_kl, measure(p, calibration, report.files.front(), progress));
+    }
     report.losses = losses_of(*job);
     if (const std::uint64_t n = overflows_of(*job); n > 0) {
       progress.note(fmt::format("{} values are too large for {} and became infinite: choose bf16 or f32", n,
