@@ -3,10 +3,12 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/thread_team.h"
 #include "io/gguf/reader.h"
 #include "pipeline/mixes.h"
+#include "pipeline/provenance.h"
 #include "pipeline/tiny_gguf.h"
 #include "testing/testing.h"
 
@@ -227,25 +229,105 @@ TEST(Quantize, ValuesBeyondEveryScaleNeverBecomeNan) {
   }
 }
 
-TEST(Quantize, CancelLeavesNoFile) {
-  class Impatient : public ProgressSink {
-   public:
-    void begin(std::string_view, std::uint64_t, std::string_view) override {}
-    void update(std::uint64_t, std::string_view) override { ++updates_; }
-    void end() override {}
-    void note(std::string_view) override {}
-    bool cancelled() const override { return updates_ >= 5; }
+// Cancels after a number of updates.
+class Impatient : public ProgressSink {
+ public:
+  explicit Impatient(int patience) : patience_(patience) {}
+  void begin(std::string_view, std::uint64_t, std::string_view) override {}
+  void update(std::uint64_t, std::string_view) override { ++updates_; }
+  void end() override {}
+  void note(std::string_view line) override { notes.emplace_back(line); }
+  bool cancelled() const override { return updates_ >= patience_; }
+  std::vector<std::string> notes;
 
-   private:
-    int updates_ = 0;
-  };
+ private:
+  int patience_, updates_ = 0;
+};
+
+TEST(Quantize, CancelLeavesNoFileOrOneToGoOnWith) {
   const TempDir dir;
   ASSERT_OK(testing::write_tiny_gguf(dir / "src.gguf"));
-  Impatient sink;
-  const auto r = run_quantize(options(dir / "src.gguf", dir / "out.gguf", "q8_0"), sink);
+  QuantizeOptions o = options(dir / "src.gguf", dir / "out.gguf", "q8_0");
+  ASSERT_OK_AND_ASSIGN(const QuantizeReport whole, run_quantize(o, null_progress()));
+  const std::string expected = testing::read_file(o.output);
+  fs::remove(o.output);
+  Impatient at_once(0), later(5);
+  auto r = run_quantize(o, at_once);
   ASSERT_FALSE(r.ok());
   EXPECT_EQ(r.error().code, ErrorCode::kCancelled);
   EXPECT_EQ(files_in(dir.path()), std::vector<fs::path>{"src.gguf"});
+  r = run_quantize(o, later);
+  ASSERT_FALSE(r.ok());
+  EXPECT_EQ(r.error().code, ErrorCode::kCancelled);
+  EXPECT_NE(r.error().message.find("5 of 21 tensors are finished"), std::string::npos) << r.error().message;
+  EXPECT_NE(r.error().message.find("--resume"), std::string::npos) << r.error().message;
+  o.resume = true;
+  Impatient patient(1000);
+  ASSERT_OK_AND_ASSIGN(const QuantizeReport resumed, run_quantize(o, patient));
+  EXPECT_EQ(testing::read_file(o.output), expected);
+  EXPECT_EQ(patient.notes.size(), 1u);
+  EXPECT_EQ(files_in(dir.path()), (std::vector<fs::path>{"out.gguf", "src.gguf"}));
+  // What the first run found out about its tensors is in the second one's report.
+  ASSERT_EQ(resumed.losses.size(), whole.losses.size());
+  for (std::size_t i = 0; i < whole.losses.size(); ++i) {
+    EXPECT_EQ(resumed.losses[i].name, whole.losses[i].name);
+    EXPECT_EQ(resumed.losses[i].relative_rms, whole.losses[i].relative_rms) << whole.losses[i].name;
+  }
+}
+
+// Every option that changes bytes is in the recipe, files by what they hold; a plan of the same length is
+// made without reading them.
+TEST(Quantize, RecipesTellOptionsApart) {
+  const TempDir dir;
+  testing::write_file(dir / "a.txt", "one");
+  testing::write_file(dir / "b.txt", "two");
+  testing::write_file(dir / "same.txt", "one");
+  const auto recipe = [](const QuantizeOptions& o, bool planning = false) {
+    const auto r = quantize_recipe(o, o.type, planning);
+    EXPECT_OK(r.status());
+    return r.ok() ? *r : "";
+  };
+  QuantizeOptions base = options({}, {}, "q4_0");
+  base.calibration.texts = {dir / "a.txt"};
+  const std::vector<std::function<void(QuantizeOptions&)>> changes = {
+      [](QuantizeOptions&) {},
+      [](QuantizeOptions& o) { o.type = "q4_k_m"; },
+      [](QuantizeOptions& o) { o.method = "gptq"; },
+      [&](QuantizeOptions& o) { o.calibration.texts = {dir / "b.txt"}; },
+      [&](QuantizeOptions& o) { o.calibration.texts.push_back(dir / "b.txt"); },
+      [&](QuantizeOptions& o) { o.calibration.stats = dir / "b.txt"; },
+      [](QuantizeOptions& o) { o.calibration.n_ctx = 256; },
+      [](QuantizeOptions& o) { o.calibration.max_tokens = 5; },
+      [](QuantizeOptions& o) { o.damping = 0.1; },
+      [](QuantizeOptions& o) { o.sequential = false; },
+      [](QuantizeOptions& o) { o.seed = 1; },
+      [](QuantizeOptions& o) { o.target_bytes = 5; },
+      [](QuantizeOptions& o) { o.target_bpw = 5; },
+      [](QuantizeOptions& o) { o.target_kl = 5; },
+      [](QuantizeOptions& o) { o.fit_context = 5; },
+      [&](QuantizeOptions& o) { o.plan = dir / "a.txt"; },
+      [](QuantizeOptions& o) { o.only = "ffn"; },
+      [](QuantizeOptions& o) { o.pure = true; },
+      [](QuantizeOptions& o) { o.search = false; },
+      [](QuantizeOptions& o) {
+        o.rules = {{"a", "q8_0"}};
+      },
+      [](QuantizeOptions& o) { o.embedding_type = "q8_0"; },
+      [](QuantizeOptions& o) { o.output_type = "q8_0"; },
+  };
+  std::set<std::string> seen;
+  for (const auto& change : changes) {
+    QuantizeOptions o = base;
+    change(o);
+    EXPECT_TRUE(seen.insert(recipe(o)).second) << recipe(o);
+    EXPECT_EQ(recipe(o).size(), recipe(o, true).size());
+    EXPECT_EQ(recipe(o).find(dir.path().string()), std::string::npos);
+  }
+  QuantizeOptions renamed = base;
+  renamed.calibration.texts = {dir / "same.txt"};
+  EXPECT_EQ(recipe(renamed), recipe(base));
+  renamed.calibration.texts = {dir / "none.txt"};
+  EXPECT_EQ(quantize_recipe(renamed, "q4_0", false).status().error().code, ErrorCode::kNotFound);
 }
 
 TEST(Quantize, ExistingOutputIsReplacedOnlyWhenAllowed) {
