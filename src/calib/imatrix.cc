@@ -26,6 +26,7 @@ constexpr std::string_view kSquares = ".in_sum2", kCounts = ".counts", kSums = "
 constexpr std::string_view kType = "general.type", kDatasets = "imatrix.datasets",
                            kChunks = "imatrix.chunk_count", kChunkTokens = "imatrix.chunk_size";
 constexpr std::int64_t kUsualChunk = 512;
+constexpr std::size_t kMaxExperts = 1u << 16;  // of one matrix
 
 float to_float(double x) {
   return static_cast<float>(std::min(x, static_cast<double>(std::numeric_limits<float>::max())));
@@ -59,7 +60,8 @@ Status write_gguf(const ModelStats& stats, const fs::path& path) {
   gguf::Metadata metadata;
   metadata.set_string(std::string(kType), "imatrix");
   metadata.set_strings(std::string(kDatasets), stats.datasets);
-  metadata.set_u32(std::string(kChunks), static_cast<std::uint32_t>(stats.chunks));
+  metadata.set_u32(std::string(kChunks),
+                   static_cast<std::uint32_t>(std::min<std::int64_t>(stats.chunks, INT32_MAX)));
   metadata.set_u32(std::string(kChunkTokens), static_cast<std::uint32_t>(chunk_tokens(stats)));
   std::vector<Output> outputs;
   for (const auto& item : stats.inputs) {  // clang 14 cannot capture structured bindings
@@ -183,7 +185,8 @@ class GgufImatrix {
     NARROW_ASSIGN(const auto* counts_tensor, half(counts_name));
     NARROW_ASSIGN(const std::vector<float> squares, values(*squares_tensor));
     NARROW_ASSIGN(const std::vector<float> counts, values(*counts_tensor));
-    if (squares.empty() || counts.empty() || squares.size() % counts.size() != 0) {
+    if (squares.empty() || counts.empty() || squares.size() % counts.size() != 0 ||
+        counts.size() > kMaxExperts) {
       return make_error(ErrorCode::kCorrupt, "{}: '{}' has {} values for the {} counts of '{}'", file_,
                         io::printable(squares_name), squares.size(), counts.size(),
                         io::printable(counts_name));

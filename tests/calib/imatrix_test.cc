@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -229,6 +230,37 @@ TEST(Imatrix, DamagedGgufFilesAreRefusedByName) {
     testing::write_file(dir / "cut.gguf", whole.substr(0, n));
     EXPECT_FALSE(read_imatrix(dir / "cut.gguf").ok()) << n;
   }
+}
+
+TEST(Imatrix, ChangedBytesAreReadOrRefusedButNeverPassedOn) {
+  const TempDir dir;
+  const ModelStats m = example();
+  Rng rng(11);
+  int refused = 0;
+  for (const ImatrixFormat f : {ImatrixFormat::kGguf, ImatrixFormat::kDat}) {
+    ASSERT_OK(write_imatrix(m, dir / "whole", f));
+    const std::string whole = testing::read_file(dir / "whole");
+    for (int round = 0; round < 500; ++round) {
+      std::string bytes = whole;
+      for (int change = 0; change < 1 + round % 3; ++change) {
+        bytes[static_cast<std::size_t>(rng.next_u64() % bytes.size())] =
+            static_cast<char>(rng.next_u64() % 256);
+      }
+      testing::write_file(dir / "changed", bytes);
+      auto r = read_imatrix(dir / "changed");
+      if (!r.ok()) {
+        ++refused;
+        EXPECT_EQ(r.error().message.find('\n'), std::string::npos) << r.error().message;
+        continue;
+      }
+      for (auto& [name, entries] : r->inputs) {
+        for (const Moments& moment : moments(entries)) {
+          for (const float v : moment.mean_square) ASSERT_TRUE(std::isfinite(v) && v > 0.0f) << name;
+        }
+      }
+    }
+  }
+  EXPECT_GT(refused, 50);
 }
 
 TEST(Imatrix, WithoutAnyStatisticsNothingIsWritten) {
