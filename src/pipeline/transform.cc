@@ -20,7 +20,7 @@ using model::TransformedSource;
 constexpr std::array<std::string_view, 3> kNames = {"rotate", "awq", "smoothquant"};
 
 // Rows of a matrix that stand for all of them when scales are searched.
-constexpr std::int64_t kLeastSample = 32, kMostSample = 256, kSampleShare = 4;
+constexpr std::int64_t kLeastSample = 16, kMostSample = 128, kSampleShare = 16;
 // Of a scale of SmoothQuant, and its inverse.
 constexpr float kMostSmooth = 1e4f;
 // A gain smaller than this is within what another sample of rows would say.

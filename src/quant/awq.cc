@@ -12,7 +12,7 @@ namespace narrow::quant {
 namespace {
 
 constexpr std::int64_t kRows = 16;  // of a work item
-constexpr int kSteps = 10;          // of alpha over [0, 1], then halved once around the best
+constexpr int kSteps = 5;           // of alpha over [0, 1], then halved once around the best
 
 Status check(const AwqProblem& p) {
   const auto k = static_cast<std::size_t>(p.k);
