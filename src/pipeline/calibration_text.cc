@@ -165,10 +165,12 @@ Result<calib::CutTexts> calibration_text(const CalibrationOptions& options, cons
   const model::ModelConfig& config = source.config();
   NARROW_ASSIGN(const auto tokenizer, open_tokenizer(source.path(), config.n_vocab));
   calib::CutOptions cut;
-  cut.n_ctx = std::min(options.n_ctx, config.n_ctx_train);
+  cut.n_ctx = options.n_ctx;
   cut.max_tokens = options.max_tokens;
   if (tokenizer->spec().add_bos) cut.bos = tokenizer->spec().bos;
-  if (cut.n_ctx < options.n_ctx) {
+  // Lengths that no model could have are cut_texts()'s to refuse.
+  if (cut.n_ctx > config.n_ctx_train && cut.n_ctx <= calib::kMaxWindow) {
+    cut.n_ctx = config.n_ctx_train;
     progress.note(
         fmt::format("windows of {} tokens instead of {}: the model's context", cut.n_ctx, options.n_ctx));
   }
