@@ -30,6 +30,13 @@ Status rotate(const TransformOptions& options, TransformedSource& out, ProgressS
   NARROW_ASSIGN(const std::string refusal, model::residual_refusal(out));
   NARROW_TRY(model::rotate_heads(options.seed, out));
   progress.note("rotate: every head of the values, and of attention's output");
+  if (options.moments != nullptr) {
+    // Within the feed-forward layer nothing is turned.
+    std::erase_if(*options.moments, [&](const auto& entry) {
+      const bool of_stream = entry.first.find("ffn_down") == std::string::npos;
+      return entry.first.ends_with("attn_output.weight") || (of_stream && refusal.empty());
+    });
+  }
   if (!refusal.empty()) {
     progress.note("rotate: the residual stream is left as it is: " + refusal);
     return {};
@@ -58,8 +65,9 @@ std::vector<Stretch> stretches(const FoldPart& part, std::int64_t tensor_rows, s
 // Scales for every place of a model that can take them.
 class ScalePass {
  public:
-  ScalePass(std::string_view name, const model::ModelSource& source, const calib::ModelStats& stats)
-      : source_(source), stats_(stats), name_(name) {}
+  ScalePass(std::string_view name, const model::ModelSource& source, const calib::ModelStats& stats,
+            const TransformOptions& options)
+      : source_(source), stats_(stats), options_(options), name_(name) {}
   virtual ~ScalePass() = default;
 
   Status run(TransformedSource& out, ProgressSink& progress) {
@@ -107,8 +115,31 @@ class ScalePass {
     return &it->second;
   }
 
+  // Folds the scales in, and follows them in the moments of what they make smaller.
+  Status apply(const FoldGroup& g, std::span<const float> scale, TransformedSource& out) {
+    NARROW_TRY(apply_fold(g, scale, out));
+    ++scaled_;
+    if (options_.moments == nullptr) return {};
+    for (const FoldPart& part : g.consumers) {
+      const TensorInfo& t = source_.tensors()[part.tensor];
+      const auto it = options_.moments->find(t.name);
+      if (it == options_.moments->end() || it->second.empty()) continue;
+      for (const Stretch& s : stretches(part, t.shape.rows(), it->second.size())) {
+        calib::Moments& m = it->second[s.entry];
+        for (std::size_t j = 0; j < part.channel.size(); ++j) {
+          const float f = 1.0f / scale[static_cast<std::size_t>(part.channel[j])];
+          if (!m.mean_square.empty()) m.mean_square[j] *= f * f;
+          if (!m.mean.empty()) m.mean[j] *= f;
+          if (!m.abs_max.empty()) m.abs_max[j] *= f;
+        }
+      }
+    }
+    return {};
+  }
+
   const model::ModelSource& source_;
   const calib::ModelStats& stats_;
+  const TransformOptions& options_;
   std::size_t scaled_ = 0;
   std::vector<std::string> unknown_;
 
@@ -121,8 +152,9 @@ class ScalePass {
 // quantized too.
 class SmoothPass final : public ScalePass {
  public:
-  SmoothPass(const model::ModelSource& source, const calib::ModelStats& stats)
-      : ScalePass("smoothquant", source, stats) {}
+  SmoothPass(const model::ModelSource& source, const calib::ModelStats& stats,
+             const TransformOptions& options)
+      : ScalePass("smoothquant", source, stats, options) {}
 
  private:
   std::string summary() const override { return fmt::format("scales in {} places", scaled_); }
@@ -169,15 +201,14 @@ class SmoothPass final : public ScalePass {
       scale.push_back(known ? std::clamp(std::sqrt(inputs[i] / weights[i]), 1.0f / kMostSmooth, kMostSmooth)
                             : 1.0f);
     }
-    ++scaled_;
-    return apply_fold(g, scale, out);
+    return apply(g, scale, out);
   }
 };
 
 class AwqPass final : public ScalePass {
  public:
   AwqPass(const model::ModelSource& source, const calib::ModelStats& stats, const TransformOptions& options)
-      : ScalePass("awq", source, stats), options_(options) {}
+      : ScalePass("awq", source, stats, options) {}
 
  private:
   std::string summary() const override {
@@ -248,12 +279,10 @@ class AwqPass final : public ScalePass {
       error_ += found.plain_error;
       return {};
     }
-    ++scaled_;
     error_ += found.error;
-    return apply_fold(g, found.scale, out);
+    return apply(g, found.scale, out);
   }
 
-  const TransformOptions& options_;
   std::size_t searched_ = 0;
   double error_ = 0, plain_error_ = 0;
 };
@@ -305,7 +334,7 @@ Result<std::shared_ptr<const model::ModelSource>> transform(std::shared_ptr<cons
     } else if (name == "awq") {
       NARROW_TRY(AwqPass(*source, *stats, options).run(*out, progress));
     } else {
-      NARROW_TRY(SmoothPass(*source, *stats).run(*out, progress));
+      NARROW_TRY(SmoothPass(*source, *stats, options).run(*out, progress));
     }
   }
   return std::shared_ptr<const model::ModelSource>(out);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,6 +20,8 @@ struct TransformOptions {
   std::vector<Format> types;  // that each tensor of the source will be stored in
   bool search = true;         // of block scales, as the matrices will be quantized
   std::uint64_t seed = 0;     // of rotations
+  // By tensor, of the inputs in the source: become those of the result. Inputs that were rotated lose theirs.
+  std::map<std::string, std::vector<calib::Moments>>* moments = nullptr;
 };
 
 // "rotate", "awq", "smoothquant".

@@ -91,7 +91,21 @@ TEST_P(Transforms, SmoothingKeepsTheFunctionAndEvensOut) {
   const calib::ModelStats stats = stats_of(source_);
   const std::vector<std::string> names = {"smoothquant"};
   Notes notes;
-  ASSERT_OK_AND_ASSIGN(const Source scaled, transform(source_, names, &stats, options_for(*source_), notes));
+  std::map<std::string, std::vector<calib::Moments>> moments;
+  for (const auto& [tensor, entries] : stats.inputs) moments[tensor] = calib::moments(entries);
+  TransformOptions options = options_for(*source_);
+  options.moments = &moments;
+  ASSERT_OK_AND_ASSIGN(const Source scaled, transform(source_, names, &stats, options, notes));
+  // The moments follow: they are those of the changed model.
+  for (const auto& [tensor, entries] : stats_of(scaled).inputs) {
+    const std::vector<calib::Moments> measured = calib::moments(entries);
+    for (std::size_t e = 0; e < measured.size(); ++e) {
+      if (entries[e].rows < calib::kFewRows) continue;
+      const std::vector<float>&got = moments[tensor][e].mean_square, &want = measured[e].mean_square;
+      for (std::size_t j = 0; j < want.size(); ++j)
+        ASSERT_NEAR(got[j] / want[j], 1.0f, 2e-2f) << tensor << " " << j;
+    }
+  }
   EXPECT_TRUE(notes.has("smoothquant: scales in ")) << notes.text;
   ASSERT_OK_AND_ASSIGN(const std::vector<float> after, logits_of(scaled));
   EXPECT_LE(greatest_difference(before_, after), 1e-3f);
