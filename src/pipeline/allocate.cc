@@ -355,6 +355,10 @@ Status set_types(std::span<const std::optional<Format>> types, std::string_view 
 
 Result<PlanFile> allocate(const AllocateInputs& in, Plan& plan, ProgressSink& progress) {
   const QuantizeOptions& o = *in.options;
+  if (in.windows.tokens.empty()) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "types are chosen by running the model on text: give a calibration text by --calib");
+  }
   PlanFile file;
   SizeLimit limit;
   const bool by_kl = o.target_kl > 0;
