@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -21,7 +22,7 @@ struct TransformOptions {
   bool search = true;         // of block scales, as the matrices will be quantized
   std::uint64_t seed = 0;     // of rotations
   // By tensor, of the inputs in the source: become those of the result. Inputs that were rotated lose theirs.
-  std::map<std::string, std::vector<calib::Moments>>* moments = nullptr;
+  std::map<std::string, std::vector<calib::Moments>, std::less<>>* moments = nullptr;
 };
 
 // "rotate", "awq", "smoothquant".

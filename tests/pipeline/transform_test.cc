@@ -91,7 +91,7 @@ TEST_P(Transforms, SmoothingKeepsTheFunctionAndEvensOut) {
   const calib::ModelStats stats = stats_of(source_);
   const std::vector<std::string> names = {"smoothquant"};
   Notes notes;
-  std::map<std::string, std::vector<calib::Moments>> moments;
+  std::map<std::string, std::vector<calib::Moments>, std::less<>> moments;
   for (const auto& [tensor, entries] : stats.inputs) moments[tensor] = calib::moments(entries);
   TransformOptions options = options_for(*source_);
   options.moments = &moments;
