@@ -146,7 +146,7 @@ class Planner {
       NARROW_TRY(check_requantize(t, to));
       reason = "embedding";
     }
-    if (head && format_info(to).kind == FormatKind::kQuantized) {
+    if (head && (type_.settings.weight_bits == 8 || format_info(to).kind == FormatKind::kQuantized)) {
       piece.stem = "output";
       piece.input_only = true;
       count = outliers_of(piece.stem, t.shape.row_length(), piece.input);

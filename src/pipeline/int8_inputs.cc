@@ -16,7 +16,7 @@ using runtime::Tap;
 
 constexpr std::int64_t kSampleRows = 1024;  // of each input, about
 constexpr std::int64_t kRandomWindows = 8;
-constexpr std::int64_t kOutlierShare = 32;
+constexpr std::int64_t kOutlierShare = 32, kStaticOutlierShare = 16;  // of the inputs, at most
 
 std::string stem_of(const TensorInfo& t) {
   if (t.name == "token_embd.weight") return "output";
@@ -107,7 +107,9 @@ class Chooser {
       const ops::ConstMatrix x = seen.rows(tap);
       Int8Input input;
       quant::OutlierOptions outliers;
-      outliers.most = options_.outliers >= 0 ? options_.outliers : x.cols / kOutlierShare;
+      const std::int64_t share = options_.static_scales ? kStaticOutlierShare : kOutlierShare;
+      outliers.most = options_.outliers >= 0 ? options_.outliers : x.cols / share;
+      if (options_.static_scales) outliers.by_size = outliers.most / 2;
       input.outliers = quant::choose_outliers(x, outliers);
       input.mean_square = mean_squares(x);
       if (options_.static_scales) {

@@ -42,6 +42,24 @@ std::vector<Row> prepare(ops::ConstMatrix x, std::size_t keep) {
   return rows;
 }
 
+std::vector<std::int32_t> largest_columns(const std::vector<Row>& rows, std::int64_t k, std::int64_t count) {
+  std::vector<float> size(static_cast<std::size_t>(k), 0.0f);
+  for (const Row& row : rows) {
+    for (const auto& [v, column] : row.largest) {
+      size[static_cast<std::size_t>(column)] = std::max(size[static_cast<std::size_t>(column)], v);
+    }
+  }
+  std::vector<std::int32_t> order;
+  for (std::int64_t i = 0; i < k; ++i) {
+    if (size[static_cast<std::size_t>(i)] > 0.0f) order.push_back(static_cast<std::int32_t>(i));
+  }
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return size[static_cast<std::size_t>(a)] > size[static_cast<std::size_t>(b)];
+  });
+  order.resize(std::min(order.size(), static_cast<std::size_t>(count)));
+  return order;
+}
+
 }  // namespace
 
 std::vector<std::int32_t> choose_outliers(ops::ConstMatrix x, const OutlierOptions& options) {
@@ -51,6 +69,8 @@ std::vector<std::int32_t> choose_outliers(ops::ConstMatrix x, const OutlierOptio
   std::vector<Row> rows = prepare(x, static_cast<std::size_t>(most) + 2);
   std::vector<char> taken(static_cast<std::size_t>(x.cols), 0);
   std::vector<double> gain(static_cast<std::size_t>(x.cols));
+  chosen = largest_columns(rows, x.cols, std::clamp<std::int64_t>(options.by_size, 0, most));
+  for (const std::int32_t c : chosen) taken[static_cast<std::size_t>(c)] = 1;
   while (static_cast<std::int64_t>(chosen.size()) < most) {
     std::fill(gain.begin(), gain.end(), 0.0);
     double noise = 0;

@@ -10,13 +10,16 @@
 namespace narrow::quant {
 
 struct OutlierOptions {
-  std::int64_t most = 0;     // columns
+  std::int64_t most = 0;  // columns
+  // So many of them are those with the largest values, however few tokens have them: a static scale has room
+  // for all tokens or clips attention sinks.
+  std::int64_t by_size = 0;
   double least_gain = 0.01;  // stop when a column takes less than this share off the noise
 };
 
-// Columns of x [m, k], ascending: chosen one after the other, each the one whose removal takes most off the
-// rounding noise of int8 per row, sum over rows of absmax^2 / |x|^2. Rows with a NaN or infinity and rows of
-// zeros count for nothing.
+// Columns of x [m, k], ascending: after those by size, chosen one after the other, each the one whose removal
+// takes most off the rounding noise of int8 per row, sum over rows of absmax^2 / |x|^2. Rows with a NaN or
+// infinity and rows of zeros count for nothing.
 std::vector<std::int32_t> choose_outliers(ops::ConstMatrix x, const OutlierOptions& options);
 
 }  // namespace narrow::quant

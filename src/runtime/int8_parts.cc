@@ -38,7 +38,11 @@ Result<const std::byte*> Int8Parts::part(const std::string& name, const std::vec
 
 Status Int8Parts::attach(const std::string& stem, std::int64_t expert, std::int64_t n_expert,
                          ops::Weight& w) {
-  w.row_scale = settings_->weight_bits == 4;
+  if (settings_->weight_bits == 4) {
+    // Rows of no whole blocks are stored as floats and multiplied in fp32.
+    if (ops::packed_kernel(w.stored.format) == nullptr) return {};
+    w.row_scale = true;
+  }
   if (w.stored.format == Format::kI8) NARROW_TRY(attach_codes(stem, expert, n_expert, w));
   NARROW_TRY(attach_scheme(stem, w));
   return attach_outliers(stem, expert, n_expert, w);

@@ -252,7 +252,7 @@ class Binder {
     NARROW_TRY(norm(prefix + "post_ffw_norm", c.n_embd, false, layer.post_ffn_norm));
     NARROW_TRY(norm(prefix + "ffn_norm", c.n_embd, !layer.post_ffn_norm.present(), layer.ffn_norm));
     if (moe) {
-      NARROW_TRY(weight(prefix + "ffn_gate_inp.weight", {c.n_expert, c.n_embd}, layer.router));
+      NARROW_TRY(matrix(prefix + "ffn_gate_inp.weight", {c.n_expert, c.n_embd}, layer.router.stored));
       NARROW_TRY(experts(prefix + "ffn_gate_exps.weight", c.n_ff_expert, c.n_embd, layer.gate_experts));
       NARROW_TRY(experts(prefix + "ffn_up_exps.weight", c.n_ff_expert, c.n_embd, layer.up_experts));
       NARROW_TRY(same_input(prefix + "ffn_gate_exps", layer.gate_experts.front(), prefix + "ffn_up_exps",

@@ -32,6 +32,7 @@ std::vector<Subject> subjects() {
   }
   all.push_back({"cache-q8_0", Format::kQ8_0, {}, 150, Format::kQ8_0});
   all.push_back({"w8a8", Format::kQ8_0, {}, 150, Format::kF16, Compute::kW8A8});
+  all.push_back({"simulate", Format::kQ8_0, {}, 150, Format::kF16, Compute::kSimulate});
   if (std::getenv("NARROW_SANITIZED") != nullptr)
     return all;  // scalar code on real models would take minutes
   const fs::path models = testing::cache_dir() / "models";
