@@ -54,24 +54,6 @@ class Sampler final : public runtime::TapSink {
   std::int64_t stride_ = 1;
 };
 
-// Squared norms of the columns of all matrices that share an input.
-Status add_column_norms(const model::ModelSource& source, std::size_t index, std::vector<float>& norms) {
-  const TensorInfo& t = source.tensors()[index];
-  const std::int64_t k = t.shape.row_length(), rows = t.shape.rows();
-  norms.resize(static_cast<std::size_t>(k), 0.0f);
-  constexpr std::int64_t kRows = 256;
-  std::vector<float> w(static_cast<std::size_t>(kRows * k));
-  for (std::int64_t begin = 0; begin < rows; begin += kRows) {
-    const std::int64_t end = std::min(rows, begin + kRows);
-    NARROW_TRY(source.read_f32(index, begin, end, w.data()));
-    for (std::int64_t i = 0; i < (end - begin) * k; ++i) {
-      norms[static_cast<std::size_t>(i % k)] +=
-          w[static_cast<std::size_t>(i)] * w[static_cast<std::size_t>(i)];
-    }
-  }
-  return {};
-}
-
 std::vector<float> mean_squares(ops::ConstMatrix x) {
   std::vector<double> sums(static_cast<std::size_t>(x.cols), 0.0);
   std::int64_t rows = 0;
@@ -112,11 +94,7 @@ class Chooser {
       if (options_.static_scales) outliers.by_size = outliers.most / 2;
       input.outliers = quant::choose_outliers(x, outliers);
       input.mean_square = mean_squares(x);
-      if (options_.static_scales) {
-        std::vector<float> norms;
-        for (const std::size_t i : tensors) NARROW_TRY(add_column_norms(source_, i, norms));
-        input.scale = quant::static_scale(x, input.outliers, norms);
-      }
+      if (options_.static_scales) input.scale = quant::static_scale(x, input.outliers);
       for (const std::size_t i : tensors) out_[stem_of(source_.tensors()[i])] = input;
     }
     return {};

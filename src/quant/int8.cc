@@ -13,7 +13,6 @@ namespace {
 
 constexpr std::int64_t kRowsPerItem = 16;
 constexpr std::array kWeightFractions = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.75f, 0.7f, 0.65f, 0.6f};
-constexpr int kStaticSteps = 33;  // fractions 2^(-i / 4)
 
 float rounded(float x, float inverse) { return std::clamp(std::nearbyint(x * inverse), -127.0f, 127.0f); }
 
@@ -84,39 +83,17 @@ Status quantize_int8_rows(const float* w, std::int64_t n, std::int64_t k,
   return {};
 }
 
-float static_scale(ops::ConstMatrix x, std::span<const std::int32_t> outliers,
-                   std::span<const float> weight) {
-  std::vector<float> rows;
-  std::vector<double> energy;  // of the output of each row
+float static_scale(ops::ConstMatrix x, std::span<const std::int32_t> outliers) {
+  std::vector<float> row(static_cast<std::size_t>(x.cols));
   float largest = 0.0f;
   for (std::int64_t r = 0; r < x.rows; ++r) {
     if (find_non_finite(x.row(r), x.cols) >= 0) continue;
-    const std::size_t at = rows.size();
-    rows.insert(rows.end(), x.row(r), x.row(r) + x.cols);
-    double sum = 0;
-    for (std::int64_t i = 0; i < x.cols; ++i) {
-      const double v = static_cast<double>(x.row(r)[i]);
-      sum += static_cast<double>(weight[static_cast<std::size_t>(i)]) * v * v;
-    }
-    energy.push_back(sum);
-    for (const std::int32_t c : outliers) rows[at + static_cast<std::size_t>(c)] = 0.0f;
-    for (std::size_t i = at; i < rows.size(); ++i) largest = std::max(largest, std::abs(rows[i]));
+    std::copy(x.row(r), x.row(r) + x.cols, row.begin());
+    for (const std::int32_t c : outliers) row[static_cast<std::size_t>(c)] = 0.0f;
+    for (const float v : row) largest = std::max(largest, std::abs(v));
   }
-  if (!usable(kernels::dense_int8_scale(largest / 127.0f))) return kernels::dense_int8_scale(1.0f / 127.0f);
-  std::array<double, kStaticSteps> errors{};
-  parallel_for(kStaticSteps, [&](std::int64_t step, int) {
-    const float scale =
-        kernels::dense_int8_scale(std::exp2(-0.25f * static_cast<float>(step)) * largest / 127.0f);
-    double sum = usable(scale) ? 0 : std::numeric_limits<double>::infinity();
-    for (std::size_t r = 0; r < energy.size() && usable(scale); ++r) {
-      if (!(energy[r] > 0)) continue;
-      const float* row = rows.data() + r * static_cast<std::size_t>(x.cols);
-      sum += row_error(row, x.cols, weight, scale) / energy[r];
-    }
-    errors[static_cast<std::size_t>(step)] = sum;
-  });
-  const auto best = std::min_element(errors.begin(), errors.end()) - errors.begin();
-  return kernels::dense_int8_scale(std::exp2(-0.25f * static_cast<float>(best)) * largest / 127.0f);
+  const float scale = kernels::dense_int8_scale(largest / 127.0f);
+  return usable(scale) ? scale : kernels::dense_int8_scale(1.0f / 127.0f);
 }
 
 }  // namespace narrow::quant
