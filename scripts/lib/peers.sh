@@ -24,7 +24,8 @@ fetch_llama() {
 llama_quantize() {
   local id
   case "$3" in  # llama_ftype ids, include/llama.h
-    iq2_xxs) id=19 ;; iq2_xs) id=20 ;; iq3_xxs) id=23 ;; iq3_s) id=26 ;; iq2_s) id=28 ;;
+    iq2_xxs) id=19 ;; iq2_xs) id=20 ;; q2_k_s) id=21 ;; iq3_xs) id=22 ;; iq3_xxs) id=23 ;; iq1_s) id=24 ;; iq3_s) id=26 ;;
+    iq3_m) id=27 ;; iq2_s) id=28 ;; iq2_m) id=29 ;; iq1_m) id=31 ;;
     q4_0) id=2 ;; q4_1) id=3 ;; q8_0) id=7 ;; q5_0) id=8 ;; q5_1) id=9 ;; q2_k) id=10 ;; q3_k_s) id=11 ;;
     q3_k_m) id=12 ;; q3_k_l) id=13 ;; q4_k_s) id=14 ;; q4_k_m) id=15 ;; q5_k_s) id=16 ;; q5_k_m) id=17 ;;
     q6_k) id=18 ;; iq4_nl) id=25 ;; iq4_xs) id=30 ;; tq1_0) id=36 ;; tq2_0) id=37 ;; mxfp4) id=38 ;;

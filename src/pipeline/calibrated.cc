@@ -31,6 +31,8 @@ constexpr std::int64_t kHeldOutEvery = 8;
 constexpr float kMatching = 0.3f;
 constexpr float kMatchDamping = 10.0f;
 constexpr float kNormDamping = 1.0f;
+// Inputs up to which matrices are quantized side by side.
+constexpr std::int64_t kSideBySide = 4096;
 // Elements of a matrix's fp32 values above which the head is rounded to nearest instead.
 constexpr std::int64_t kLargestHead = std::int64_t{1} << 28;
 
@@ -66,11 +68,11 @@ class Loop {
 
   Status layer(std::int64_t l) {
     const std::string prefix = fmt::format("blk.{}.", l);
-    std::vector<std::size_t> matrices;
+    std::vector<std::size_t> layer_matrices;
     bool all_finished = true;
     for (std::size_t i = 0; i < run_.plan->types.size(); ++i) {
       if (!info(i).name.starts_with(prefix) || !is_matrix(i)) continue;
-      matrices.push_back(i);
+      layer_matrices.push_back(i);
       all_finished = all_finished && job_.finished(i);
     }
     const bool norms = run_.method->norms && run_.options->sequential;
@@ -85,7 +87,7 @@ class Loop {
                                               options, progress_));
       if (!options.cross) NARROW_TRY(advance(run_.source, l, original_));
     }
-    for (const std::size_t i : matrices) NARROW_TRY(matrix(i));
+    NARROW_TRY(matrices(layer_matrices));
     if (norms) {
       NARROW_TRY(correct_norm(prefix, "attn_norm", Tap::kAttention));
       NARROW_TRY(correct_norm(prefix, "ffn_norm", Tap::kFeedForward));
@@ -130,19 +132,57 @@ class Loop {
     return overlay_->replace(i, Format::kF32, std::move(bytes));
   }
 
+  struct Encoded {
+    AlignedBuffer<std::byte> bytes;
+    quant::WeightError error;
+    Status status;
+  };
+
+  // All unfinished matrices of a layer. Small ones side by side, each on one thread, which keeps all threads
+  // busy through factorisations that take one; large ones, whose Hessians fill memory, one after the other.
+  Status matrices(const std::vector<std::size_t>& all) {
+    std::vector<std::size_t> open;
+    std::int64_t widest = 0;
+    for (const std::size_t i : all) {
+      if (job_.finished(i)) continue;
+      open.push_back(i);
+      widest = std::max(widest, info(i).shape.row_length());
+    }
+    const auto cost = [&](std::size_t i) { return info(i).shape.elements() * info(i).shape.row_length(); };
+    std::stable_sort(open.begin(), open.end(),
+                     [&](std::size_t x, std::size_t y) { return cost(x) > cost(y); });
+    std::vector<Encoded> encoded(open.size());
+    const auto one = [&](std::int64_t item, int) {
+      Encoded& e = encoded[static_cast<std::size_t>(item)];
+      e.status = encode_tensor(open[static_cast<std::size_t>(item)], e);
+    };
+    const auto count = static_cast<std::int64_t>(open.size());
+    const bool together = widest <= kSideBySide;
+    if (together) parallel_for(count, one);
+    for (std::int64_t item = 0; item < count; ++item) {
+      if (!together) one(item, 0);
+      Encoded& e = encoded[static_cast<std::size_t>(item)];
+      NARROW_TRY(e.status);
+      const std::size_t i = open[static_cast<std::size_t>(item)];
+      NARROW_TRY(job_.write(i, 0, e.bytes.span()));
+      NARROW_TRY(job_.finish_tensor(i, loss_note(e.error)));
+      e.bytes.resize(0);
+    }
+    for (const std::size_t i : all) {
+      AlignedBuffer<std::byte> bytes(job_.tensors()[i].bytes());
+      NARROW_TRY(job_.read(i, bytes.data()));
+      NARROW_TRY(show(i, bytes.data()));
+    }
+    return {};
+  }
+
   // A matrix, or one expert of several after the other.
-  Status matrix(std::size_t i) {
+  Status encode_tensor(std::size_t i, Encoded& out) {
     const Shape& shape = info(i).shape;
     const Format format = run_.plan->types[i];
-    AlignedBuffer<std::byte> out(static_cast<std::size_t>(shape.rows()) *
-                                 row_bytes(format, shape.row_length()));
-    if (job_.finished(i)) {
-      NARROW_TRY(job_.read(i, out.data()));
-      return show(i, out.data());
-    }
+    out.bytes.resize(static_cast<std::size_t>(shape.rows()) * row_bytes(format, shape.row_length()));
     const std::int64_t experts = shape.rank() == 3 ? shape[0] : 1, n = shape.rows() / experts,
                        k = shape.row_length();
-    quant::WeightError total;
     std::vector<float> w(static_cast<std::size_t>(n * k));
     for (std::int64_t e = 0; e < experts; ++e) {
       NARROW_TRY(run_.source->read_f32(i, e * n, (e + 1) * n, w.data()));
@@ -152,12 +192,10 @@ class Loop {
       }
       quant::WeightError error;
       NARROW_TRY(encode(w, n, k, format, moments_of(i, shape.rank() == 3 ? e : -1),
-                        out.data() + static_cast<std::size_t>(e * n) * row_bytes(format, k), &error));
-      total.add(error);
+                        out.bytes.data() + static_cast<std::size_t>(e * n) * row_bytes(format, k), &error));
+      out.error.add(error);
     }
-    NARROW_TRY(job_.write(i, 0, out.span()));
-    NARROW_TRY(job_.finish_tensor(i, loss_note(total)));
-    return show(i, out.data());
+    return {};
   }
 
   Status encode(std::vector<float>& w, std::int64_t n, std::int64_t k, Format format, const Moments* m,

@@ -1,6 +1,7 @@
 #include "pipeline/moments.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/gram.h"
 
@@ -11,25 +12,68 @@ using calib::LayerRun;
 using calib::WalkStep;
 using runtime::Tap;
 
-// Rows of a step that are counted: 0 not at all, 1 to quantize by, 2 to judge by.
-using Use = std::vector<std::uint8_t>;
+// What a row of a step is for: 1 to quantize by, 2 to judge by; windows' first tokens apart.
+struct RowUse {
+  std::uint8_t use = 1;
+  bool first = false;
+};
+using Use = std::vector<RowUse>;
+
+// No token counts for more than kMostEnergy times the energy of a common one. Attention sinks are so large
+// that they would drown all others; but all others attend to them, so that their own errors matter, too. A
+// window's first token, which is one in most models, counts kFirstEnergy times a common one.
+constexpr float kMostEnergy = 16.0f;
+constexpr float kFirstEnergy = 128.0f;
 
 struct Rows {
   AlignedBuffer<float> data;
   Use use;
   std::int64_t n = 0, k = 0;
 
-  // Those with this use, gathered into `scratch` unless they are all.
-  ops::ConstMatrix select(std::uint8_t which, AlignedBuffer<float>& scratch) const {
-    std::int64_t count = std::count(use.begin(), use.end(), which);
-    if (count == n) return {data.data(), n, k};
-    scratch.reserve_at_least(static_cast<std::size_t>(count * k));
-    std::int64_t to = 0;
-    for (std::int64_t r = 0; r < n; ++r) {
-      if (use[static_cast<std::size_t>(r)] != which) continue;
-      std::copy_n(data.data() + r * k, k, scratch.data() + to++ * k);
+  float energy(std::int64_t r) const {
+    double sum = 0;
+    for (std::int64_t j = 0; j < k; ++j) {
+      const double v = static_cast<double>(data[static_cast<std::size_t>(r * k + j)]);
+      sum += v * v;
     }
-    return {scratch.data(), count, k};
+    return static_cast<float>(sum);
+  }
+
+  // Factors that bring each row to the energy it may have; 0 for a row that is not finite here or in `other`
+  // (null for none), which is left out.
+  std::vector<float> factors(const Rows* other) const {
+    std::vector<float> energy;
+    for (std::int64_t r = 0; r < n; ++r) {
+      const float own = this->energy(r);
+      const bool finite = std::isfinite(own) && (other == nullptr || std::isfinite(other->energy(r)));
+      energy.push_back(finite ? own : -1.0f);
+    }
+    std::vector<float> sorted = energy;
+    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+    std::nth_element(sorted.begin(), middle, sorted.end());
+    const float common = *middle;
+    std::vector<float> out(energy.size(), 1.0f);
+    for (std::size_t r = 0; r < out.size(); ++r) {
+      if (energy[r] < 0) out[r] = 0;
+      if (!(common > 0) || !(energy[r] > 0)) continue;
+      const float allowed = use[r].first ? kFirstEnergy * common : std::min(energy[r], kMostEnergy * common);
+      out[r] = std::sqrt(allowed / energy[r]);
+    }
+    return out;
+  }
+
+  // The rows with this use, times their factors.
+  ops::ConstMatrix select(std::uint8_t which, const std::vector<float>& factors,
+                          AlignedBuffer<float>& to) const {
+    to.reserve_at_least(static_cast<std::size_t>(n * k));
+    std::int64_t count = 0;
+    for (std::int64_t r = 0; r < n; ++r) {
+      const auto at = static_cast<std::size_t>(r);
+      if (use[at].use != which || factors[at] == 0) continue;
+      float* out = to.data() + count++ * k;
+      for (std::int64_t j = 0; j < k; ++j) out[j] = factors[at] * data[static_cast<std::size_t>(r * k + j)];
+    }
+    return {to.data(), count, k};
   }
 };
 
@@ -47,7 +91,7 @@ class Recorder final : public runtime::TapSink {
     rows.data.reserve_at_least(static_cast<std::size_t>(x.rows * x.cols));
     for (std::int64_t r = 0; r < x.rows; ++r) std::copy_n(x.row(r), x.cols, rows.data.data() + r * x.cols);
     // Which rows an expert got is not known here: all count.
-    rows.use = expert < 0 ? *use_ : Use(static_cast<std::size_t>(x.rows), 1);
+    rows.use = expert < 0 ? *use_ : Use(static_cast<std::size_t>(x.rows));
     return {};
   }
   std::map<TapKey, Rows>& rows() { return rows_; }
@@ -64,8 +108,7 @@ Use uses_of(const WalkStep& step, const calib::TokenWindows& windows, std::int64
     const std::int64_t n = windows.lengths[window];
     const bool judge =
         held_out_every > 0 && static_cast<std::int64_t>(window) % held_out_every == held_out_every - 1;
-    if (n > 1) use.push_back(0);
-    use.insert(use.end(), static_cast<std::size_t>(n > 1 ? n - 1 : n), judge ? 2 : 1);
+    for (std::int64_t r = 0; r < n; ++r) use.push_back({static_cast<std::uint8_t>(judge ? 2 : 1), r == 0});
   }
   return use;
 }
@@ -89,17 +132,18 @@ Status add(const Rows& q, const Rows* o, Moments& m) {
   AlignedBuffer<float> scratch, scratch_o;
   m.k = q.k;
   start(m.q, m.k);
-  const ops::ConstMatrix x = q.select(1, scratch);
+  const std::vector<float> factors = q.factors(o);
+  const ops::ConstMatrix x = q.select(1, factors, scratch);
   m.tokens += x.rows;
   add_sums(x, m.mean_q);
   NARROW_TRY(ops::add_gram(x, m.q.data()));
   if (o != nullptr) {
     start(m.cross, m.k);
-    const ops::ConstMatrix x_o = o->select(1, scratch_o);
+    const ops::ConstMatrix x_o = o->select(1, factors, scratch_o);
     add_sums(x_o, m.mean_o);
     NARROW_TRY(ops::add_cross(x_o, x, m.cross.data()));
   }
-  const ops::ConstMatrix judge = q.select(2, scratch);
+  const ops::ConstMatrix judge = q.select(2, factors, scratch);
   if (judge.rows == 0) return {};
   start(m.held_out, m.k);
   m.held_out_tokens += judge.rows;

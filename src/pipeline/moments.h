@@ -42,8 +42,7 @@ struct MomentOptions {
 
 // Leads both streams through layer `layer`, `original` through `source`'s and `quantized` through `overlay`'s
 // weights, and collects. `original` moves on to after the layer, `quantized` stays before it; without `cross`
-// `original` is left alone. The first token of each window is left out: attention sinks there are tokens of
-// their own kind, so large that they would drown all others. An
+// `original` is left alone. Tokens of extraordinary energy are scaled down. An
 // expert that few tokens chose is counted as if it had also seen kExpertPrior tokens of the experts' mean.
 Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const model::ModelSource>& source,
                                                   const std::shared_ptr<const model::ModelSource>& overlay,
