@@ -16,7 +16,7 @@ class ProgressSink {
   virtual void end() = 0;
   // A line for the reader that is neither progress nor an error, e.g. a fallback that was taken.
   virtual void note(std::string_view line) = 0;
-  // Asked between pieces of work; true ends the call with kCancelled and leaves no partial output.
+  // Asked between pieces of work; true ends the call with kCancelled.
   virtual bool cancelled() const { return false; }
 };
 

@@ -117,12 +117,13 @@ class Trials {
   Trials(const AllocateInputs& in, ProgressSink& progress)
       : in_(in), progress_(progress), overlay_(std::make_shared<model::OverlaySource>(in.source)) {}
 
-  Result<double> kl(const Types& types) {
+  // `plainly`: rounded to nearest, whatever the method.
+  Result<double> kl(const Types& types, bool plainly = false) {
     if (!probe_) {
       NARROW_ASSIGN(auto probe, ModelProbe::create(in_.source, in_.windows, progress_));
       probe_ = std::move(probe);
     }
-    if (in_.encode) {
+    if (in_.encode && !plainly) {
       NARROW_TRY(in_.encode(types, *overlay_));
     } else {
       NARROW_TRY(round(types));
@@ -383,7 +384,7 @@ Result<PlanFile> allocate(const AllocateInputs& in, Plan& plan, ProgressSink& pr
   // What is there almost without damage; a table made before knows.
   const Types most = problem.largest();
   if (in.damage == nullptr) {
-    NARROW_ASSIGN(const double kl, trials.kl(most));
+    NARROW_ASSIGN(const double kl, trials.kl(most, true));
     d.floor = std::max(0.0, kl - problem.kl(most));
   }
   Types types;

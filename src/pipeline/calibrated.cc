@@ -38,9 +38,9 @@ constexpr std::int64_t kLargestHead = std::int64_t{1} << 28;
 
 class Loop {
  public:
-  Loop(const CalibratedRun& run, QuantizeJob& job, ProgressSink& progress)
+  Loop(const CalibratedRun& run, TensorStore& store, ProgressSink& progress)
       : run_(run),
-        job_(job),
+        store_(store),
         progress_(progress),
         overlay_(std::make_shared<model::OverlaySource>(run.source)),
         hessians_(run.method->encoder->needs == quant::Needs::kHessian) {}
@@ -73,7 +73,7 @@ class Loop {
     for (std::size_t i = 0; i < run_.plan->types.size(); ++i) {
       if (!info(i).name.starts_with(prefix) || !is_matrix(i)) continue;
       layer_matrices.push_back(i);
-      all_finished = all_finished && job_.finished(i);
+      all_finished = all_finished && store_.finished(i);
     }
     const bool norms = run_.method->norms && run_.options->sequential;
     all_finished = all_finished && (!norms || norms_finished(prefix));
@@ -144,7 +144,7 @@ class Loop {
     std::vector<std::size_t> open;
     std::int64_t widest = 0;
     for (const std::size_t i : all) {
-      if (job_.finished(i)) continue;
+      if (store_.finished(i)) continue;
       open.push_back(i);
       widest = std::max(widest, info(i).shape.row_length());
     }
@@ -164,13 +164,13 @@ class Loop {
       Encoded& e = encoded[static_cast<std::size_t>(item)];
       NARROW_TRY(e.status);
       const std::size_t i = open[static_cast<std::size_t>(item)];
-      NARROW_TRY(job_.write(i, 0, e.bytes.span()));
-      NARROW_TRY(job_.finish_tensor(i, loss_note(e.error)));
+      NARROW_TRY(store_.write(i, 0, e.bytes.span()));
+      NARROW_TRY(store_.finish_tensor(i, loss_note(e.error)));
       e.bytes.resize(0);
     }
     for (const std::size_t i : all) {
-      AlignedBuffer<std::byte> bytes(job_.tensors()[i].bytes());
-      NARROW_TRY(job_.read(i, bytes.data()));
+      AlignedBuffer<std::byte> bytes(run_.plan->outputs[i].bytes());
+      NARROW_TRY(store_.read(i, bytes.data()));
       NARROW_TRY(show(i, bytes.data()));
     }
     return {};
@@ -265,24 +265,24 @@ class Loop {
     AlignedBuffer<float> scratch;
     StreamStats stats;
     NARROW_TRY(cast_values(v.data(), static_cast<std::int64_t>(v.size()), f, out.data(), scratch, stats));
-    NARROW_TRY(job_.write(i, 0, out.span()));
-    NARROW_TRY(job_.finish_tensor(i));
+    NARROW_TRY(store_.write(i, 0, out.span()));
+    NARROW_TRY(store_.finish_tensor(i));
     return overlay_->replace(i, f, std::move(out));
   }
 
   Status show_floats(std::size_t i) {
-    AlignedBuffer<std::byte> out(job_.tensors()[i].bytes());
-    NARROW_TRY(job_.read(i, out.data()));
+    AlignedBuffer<std::byte> out(run_.plan->outputs[i].bytes());
+    NARROW_TRY(store_.read(i, out.data()));
     return overlay_->replace(i, run_.plan->types[i], std::move(out));
   }
 
   bool norms_finished(const std::string& prefix) const {
     for (const char* name : {"attn_norm.weight", "ffn_norm.weight"}) {
       const auto i = run_.source->find(prefix + name);
-      if (i && !job_.finished(*i)) return false;
+      if (i && !store_.finished(*i)) return false;
     }
     for (std::size_t i = 0; i < info_count(); ++i) {
-      if (correctable_bias(prefix, i) && !job_.finished(i)) return false;
+      if (correctable_bias(prefix, i) && !store_.finished(i)) return false;
     }
     return true;
   }
@@ -292,7 +292,7 @@ class Loop {
     const auto gain = run_.source->find(prefix + stem + ".weight"),
                bias = run_.source->find(prefix + stem + ".bias");
     if (!gain) return {};
-    if (job_.finished(*gain)) {
+    if (store_.finished(*gain)) {
       NARROW_TRY(show_floats(*gain));
       return bias ? show_floats(*bias) : Status{};
     }
@@ -333,7 +333,7 @@ class Loop {
   Status correct_biases(const std::string& prefix) {
     for (std::size_t i = 0; i < info_count(); ++i) {
       if (!correctable_bias(prefix, i)) continue;
-      if (job_.finished(i)) {
+      if (store_.finished(i)) {
         NARROW_TRY(show_floats(i));
         continue;
       }
@@ -359,7 +359,7 @@ class Loop {
   Status ends() {
     const std::vector<std::size_t> heads = calib::calibrated_tensors(*run_.source);
     for (const std::size_t i : heads) {
-      if (info(i).name.starts_with("blk.") || !is_matrix(i) || job_.finished(i)) continue;
+      if (info(i).name.starts_with("blk.") || !is_matrix(i) || store_.finished(i)) continue;
       if (info(i).shape.elements() > kLargestHead) continue;
       NARROW_TRY(head(i));
     }
@@ -389,12 +389,12 @@ class Loop {
     AlignedBuffer<std::byte> out(static_cast<std::size_t>(n) * row_bytes(format, k));
     quant::WeightError error;
     NARROW_TRY(encode(w, n, k, format, &m, out.data(), &error));
-    NARROW_TRY(job_.write(i, 0, out.span()));
-    return job_.finish_tensor(i, loss_note(error));
+    NARROW_TRY(store_.write(i, 0, out.span()));
+    return store_.finish_tensor(i, loss_note(error));
   }
 
   const CalibratedRun& run_;
-  QuantizeJob& job_;
+  TensorStore& store_;
   ProgressSink& progress_;
   std::shared_ptr<model::OverlaySource> overlay_;
   bool hessians_;
@@ -404,8 +404,8 @@ class Loop {
 
 }  // namespace
 
-Status produce_calibrated(const CalibratedRun& run, QuantizeJob& job, ProgressSink& progress) {
-  return Loop(run, job, progress).all();
+Status produce_calibrated(const CalibratedRun& run, TensorStore& store, ProgressSink& progress) {
+  return Loop(run, store, progress).all();
 }
 
 }  // namespace narrow::pipeline

@@ -27,6 +27,6 @@ struct CalibratedRun {
 // Finished ones are taken as they are stored, so that a resumed run ends with the same bytes. Everything else
 // is left to produce_by_rows(). Memory: both streams (tokens * n_embd floats each), one layer's weights in
 // fp32, and the moments of its inputs.
-Status produce_calibrated(const CalibratedRun& run, QuantizeJob& job, ProgressSink& progress);
+Status produce_calibrated(const CalibratedRun& run, TensorStore& store, ProgressSink& progress);
 
 }  // namespace narrow::pipeline

@@ -33,7 +33,20 @@ struct JobOptions {
   bool resume = false;                // go on with what an earlier run left; fresh where there is nothing
 };
 
-class QuantizeJob {
+// Where the tensors of an output go. Tensors may be finished in any order; thread-safe.
+class TensorStore {
+ public:
+  virtual ~TensorStore() = default;
+  virtual bool finished(std::size_t index) const = 0;
+  // Bytes of an unfinished tensor from `byte_offset` on, in any order. kInternal outside of the tensor.
+  virtual Status write(std::size_t index, std::uint64_t byte_offset, std::span<const std::byte> data) = 0;
+  // Every byte was written (else kInternal). `note` is small and stays with the tensor, e.g. its loss.
+  virtual Status finish_tensor(std::size_t index, const nlohmann::json& note = nullptr) = 0;
+  // All stored bytes of a finished tensor.
+  virtual Status read(std::size_t index, std::byte* out) const = 0;
+};
+
+class QuantizeJob final : public TensorStore {
  public:
   // Types, shapes and metadata are final: the layout follows from them. Errors: kRefused: an earlier run's
   // finished tensors are there and `resume` is off; or they were made by other options, from another source
@@ -43,22 +56,19 @@ class QuantizeJob {
                                                    const io::gguf::Metadata& metadata,
                                                    std::vector<TensorInfo> tensors, ProgressSink& progress);
   // Keeps the partial output if a tensor is finished or state is stored, else removes it.
-  ~QuantizeJob();
+  ~QuantizeJob() override;
   QuantizeJob(const QuantizeJob&) = delete;
   QuantizeJob& operator=(const QuantizeJob&) = delete;
 
   // All below are thread-safe. Tensors are numbered as in open(), and may be finished in any order.
   const std::vector<TensorInfo>& tensors() const;
-  bool finished(std::size_t index) const;
+  bool finished(std::size_t index) const override;
   std::size_t finished_count() const;
 
-  // Bytes of an unfinished tensor from `byte_offset` on, in any order. kInternal outside of the tensor.
-  Status write(std::size_t index, std::uint64_t byte_offset, std::span<const std::byte> data);
-  // Every byte was written (else kInternal). `note` is small and stays with the tensor, e.g. its loss.
-  Status finish_tensor(std::size_t index, const nlohmann::json& note = nullptr);
+  Status write(std::size_t index, std::uint64_t byte_offset, std::span<const std::byte> data) override;
+  Status finish_tensor(std::size_t index, const nlohmann::json& note = nullptr) override;
   nlohmann::json note(std::size_t index) const;  // null for an unfinished tensor
-  // The tensors()[index].bytes() stored bytes of a finished tensor.
-  Status read(std::size_t index, std::byte* out) const;
+  Status read(std::size_t index, std::byte* out) const override;
 
   // State of the run that is no tensor (a damping that was chosen, corrections), kept for resumed runs. The
   // last value of a key counts. Values must not depend on time or threads.

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/cpu_features.h"
+#include "calib/collect.h"
 #include "io/gguf/writer.h"
 #include "pipeline/allocate.h"
 #include "pipeline/calibrate.h"
@@ -121,6 +122,7 @@ Result<std::unique_ptr<QuantizeJob>> open_job(const QuantizeOptions& o, const Pr
 // What calibration gives: windows where texts are, statistics of inputs where something asks for them.
 struct Calibration {
   calib::TokenWindows windows;
+  calib::TokenWindows judge;  // kept apart where types are chosen: what they cost is measured on them
   std::optional<calib::ModelStats> stats;
 };
 
@@ -130,12 +132,90 @@ Result<Calibration> calibrate(const QuantizeOptions& o, const Prepared& p, Progr
   const MethodSpec& method = p.plan.method;
   if (!o.calibration.texts.empty()) {
     NARROW_ASSIGN(c.windows, calibration_windows(o.calibration, *p.source, progress));
+    if (asks_for_allocation(o)) {
+      HeldOut parts = hold_out(c.windows);
+      c.windows = std::move(parts.fit);
+      c.judge = std::move(parts.judge);
+    }
   }
   // Methods that see every layer's inputs themselves need none beside.
   if (!method.needs_windows() || method.needs_statistics() || asks_for_allocation(o)) {
-    NARROW_ASSIGN(c.stats, calibration_stats(o.calibration, p.source, progress));
+    CalibrationOptions file = o.calibration;
+    file.texts.clear();
+    if (!file.empty()) {
+      NARROW_ASSIGN(c.stats, calibration_stats(file, p.source, progress));
+    }
+    if (!o.calibration.texts.empty()) {
+      NARROW_ASSIGN(calib::ModelStats seen, calib::collect(p.source, c.windows, progress));
+      if (c.stats) NARROW_TRY(seen.merge(*c.stats));
+      c.stats = std::move(seen);
+    }
   }
   return c;
+}
+
+// Tensors in memory, for a trial.
+class TrialStore final : public TensorStore {
+ public:
+  explicit TrialStore(const std::vector<TensorInfo>& tensors) : tensors_(tensors), data_(tensors.size()) {}
+  bool finished(std::size_t i) const override { return data_[i].size() != 0; }
+  Status write(std::size_t i, std::uint64_t offset, std::span<const std::byte> data) override {
+    if (data_[i].size() == 0) data_[i].resize(tensors_[i].bytes());
+    std::copy(data.begin(), data.end(), data_[i].data() + offset);
+    return {};
+  }
+  Status finish_tensor(std::size_t, const nlohmann::json&) override { return {}; }
+  Status read(std::size_t i, std::byte* out) const override {
+    std::copy_n(data_[i].data(), data_[i].size(), out);
+    return {};
+  }
+  AlignedBuffer<std::byte> take(std::size_t i) { return std::move(data_[i]); }
+
+ private:
+  const std::vector<TensorInfo>& tensors_;
+  std::vector<AlignedBuffer<std::byte>> data_;
+};
+
+// Tokens that a trial of a method on the whole model runs on, and the largest output that is tried in memory.
+constexpr std::int64_t kTrialTokens = 8192;
+constexpr std::uint64_t kLargestTrial = std::uint64_t{1} << 30;
+
+calib::TokenWindows first_windows(const calib::TokenWindows& all, std::int64_t tokens) {
+  calib::TokenWindows out;
+  // Evenly spread, as texts come one after the other.
+  const std::size_t step =
+      std::max<std::size_t>(1, static_cast<std::size_t>((all.size() + tokens - 1) / tokens));
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < all.lengths.size(); ++i) {
+    const std::int64_t n = all.lengths[i];
+    if (i % step == 0) {
+      out.lengths.push_back(n);
+      out.tokens.insert(out.tokens.end(), all.tokens.begin() + at, all.tokens.begin() + at + n);
+    }
+    at += n;
+  }
+  return out;
+}
+
+// The model with these types as the method would make it.
+Status try_types(const QuantizeOptions& o, const Prepared& p, const Calibration& c,
+                 std::span<const std::optional<Format>> types, model::OverlaySource& out,
+                 ProgressSink& progress) {
+  Plan trial = p.plan;
+  NARROW_TRY(set_types(types, "trial", o, p.metadata, trial));
+  const calib::TokenWindows windows = first_windows(c.windows, kTrialTokens);
+  TrialStore store(trial.outputs);
+  NARROW_TRY(produce_calibrated({p.source, &trial, &trial.method, &windows, &o}, store, progress));
+  for (std::size_t i = 0; i < trial.types.size(); ++i) {
+    if (store.finished(i)) {
+      NARROW_TRY(out.replace(i, trial.types[i], store.take(i)));
+    } else if (format_info(trial.types[i]).kind == FormatKind::kQuantized) {
+      NARROW_ASSIGN(AlignedBuffer<std::byte> data,
+                    encode_tensor(*p.source, i, trial.types[i], c.stats ? &*c.stats : nullptr, o.search));
+      NARROW_TRY(out.replace(i, trial.types[i], std::move(data)));
+    }
+  }
+  return {};
 }
 
 // Types for the target, or of the plan file; a resumed run takes those it chose before.
@@ -158,9 +238,15 @@ Status choose_types(const QuantizeOptions& o, const Calibration& c, Prepared& p,
   in.options = &o;
   in.metadata = &p.metadata;
   in.stats = c.stats ? &*c.stats : nullptr;
-  in.windows = hold_out(c.windows).judge;
+  in.windows = c.judge;
+  if (p.plan.method.needs_windows() && p.plan.report.output_bytes <= kLargestTrial) {
+    in.encode = [&](std::span<const std::optional<Format>> types, model::OverlaySource& out) {
+      return try_types(o, p, c, types, out, progress);
+    };
+  }
   NARROW_ASSIGN(const PlanFile plan, plan_types(in, p.plan, progress));
   if (asks_for_allocation(o)) p.predicted_kl = plan.predicted_kl;
+  p.metadata.set_u32("general.file_type", p.plan.mix->file_type);
   p.state = nlohmann::json::array();
   for (std::size_t i = 0; i < p.plan.types.size(); ++i) {
     if (model::is_quantizable(p.source->tensors()[i])) {
@@ -178,23 +264,23 @@ Status produce(const QuantizeOptions& o, const Prepared& p, const Calibration& c
   if (p.redo) NARROW_TRY(p.redo->copy_kept(job, progress));
   const MethodSpec& method = p.plan.method;
   std::shared_ptr<const model::ModelSource> source = p.source;
+  Importance importance;
+  if (c.stats) {
+    for (const auto& [name, entries] : c.stats->inputs) importance[name] = calib::moments(entries);
+  }
   if (!method.transforms.empty()) {
     NARROW_ASSIGN(source, transform(source, method.transforms, c.stats ? &*c.stats : nullptr,
-                                    {p.plan.types, o.search, o.seed}, progress));
+                                    {p.plan.types, o.search, o.seed, &importance}, progress));
   }
   if (method.needs_windows()) {
     NARROW_TRY(produce_calibrated({source, &p.plan, &method, &c.windows, &o}, job, progress));
-  }
-  Importance importance;
-  if (c.stats && method.transforms.empty()) {
-    for (const auto& [name, entries] : c.stats->inputs) importance[name] = calib::moments(entries);
   }
   return produce_by_rows(*source, p.plan, o.search, &importance, job, progress);
 }
 
 Result<double> measure(const Prepared& p, const Calibration& c, const std::filesystem::path& file,
                        ProgressSink& progress) {
-  NARROW_ASSIGN(ModelProbe probe, ModelProbe::create(p.source, hold_out(c.windows).judge, progress));
+  NARROW_ASSIGN(ModelProbe probe, ModelProbe::create(p.source, c.judge, progress));
   NARROW_ASSIGN(const auto made, model::ModelSource::open(file));
   NARROW_ASSIGN(const eval::MeanAndError kl, probe.measure(made, progress));
   return kl.mean;
