@@ -1,7 +1,6 @@
 #include "narrow/evaluate.h"
 
 #include <chrono>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "api/engine.h"
@@ -11,6 +10,7 @@
 #include "base/cpu_features.h"
 #include "eval/evaluate.h"
 #include "eval/speed.h"
+#include "eval/summary.h"
 
 namespace narrow {
 namespace {
@@ -18,35 +18,6 @@ namespace {
 constexpr std::uint64_t kMaxTextBytes = 1ull << 32;
 
 using Clock = std::chrono::steady_clock;
-
-EvaluateReport::Divergence summarize_divergence(const std::vector<eval::TokenScore>& scores) {
-  std::vector<double> kl, nll, same;
-  double squared_p = 0;
-  for (const eval::TokenScore& s : scores) {
-    kl.push_back(s.kl);
-    nll.push_back(s.reference_nll);
-    same.push_back(s.same_top1 ? 1.0 : 0.0);
-    const double dp = std::exp(-s.nll) - std::exp(-s.reference_nll);
-    squared_p += dp * dp;
-  }
-  EvaluateReport::Divergence d;
-  const eval::MeanAndError k = eval::mean_and_error(kl);
-  const eval::MeanAndError r = eval::mean_and_error(nll);
-  const eval::MeanAndError t = eval::mean_and_error(same);
-  d.kl_mean = k.mean;
-  d.kl_se = k.se;
-  d.kl_median = eval::quantile(kl, 0.5);
-  d.kl_p90 = eval::quantile(kl, 0.9);
-  d.kl_p99 = eval::quantile(kl, 0.99);
-  d.kl_p999 = eval::quantile(kl, 0.999);
-  d.kl_max = eval::quantile(kl, 1.0);
-  d.top1_agreement = t.mean;
-  d.top1_se = t.se;
-  d.reference_perplexity = std::exp(r.mean);
-  d.reference_perplexity_se = d.reference_perplexity * r.se;
-  d.delta_p_rms = std::sqrt(squared_p / static_cast<double>(scores.size()));
-  return d;
-}
 
 Result<EvaluateReport> evaluate_impl(const EvaluateOptions& o, ProgressSink& progress) {
   const auto start = Clock::now();
@@ -100,13 +71,22 @@ Result<EvaluateReport> evaluate_impl(const EvaluateOptions& o, ProgressSink& pro
   r.protocol = eval::describe(protocol, static_cast<std::int64_t>(ids.size()), windows.size());
   r.windows = static_cast<std::int64_t>(e.windows);
   r.scored_tokens = static_cast<std::int64_t>(e.scores.size());
-  std::vector<double> nll;
-  for (const eval::TokenScore& s : e.scores) nll.push_back(s.nll);
-  const eval::MeanAndError m = eval::mean_and_error(nll);
-  r.perplexity = std::exp(m.mean);
-  r.perplexity_se = r.perplexity * m.se;  // first order: d exp(x) = exp(x) dx
+  const eval::ScoreSummary s = eval::summarize(e.scores, reference.weights != nullptr);
+  r.perplexity = s.perplexity;
+  r.perplexity_se = s.perplexity_se;
   if (reference.weights) {
-    r.divergence = summarize_divergence(e.scores);
+    r.divergence = {s.kl_mean,
+                    s.kl_se,
+                    s.kl_median,
+                    s.kl_p90,
+                    s.kl_p99,
+                    s.kl_p999,
+                    s.kl_max,
+                    s.top1_agreement,
+                    s.top1_se,
+                    s.reference_perplexity,
+                    s.reference_perplexity_se,
+                    s.delta_p_rms};
     r.reference_bytes = reference.source->file_bytes();
   }
   r.model_bytes = model.source->file_bytes();
