@@ -15,15 +15,17 @@ using runtime::Tap;
 // What a row of a step is for: 1 to quantize by, 2 to judge by; windows' first tokens apart.
 struct RowUse {
   std::uint8_t use = 1;
-  bool first = false;
+  // How many common tokens it counts as; 0: as its energy says.
+  float weight = 0;
 };
 using Use = std::vector<RowUse>;
 
 // No token counts for more than kMostEnergy times the energy of a common one. Attention sinks are so large
 // that they would drown all others; but all others attend to them, so that their own errors matter, too. A
-// window's first token, which is one in most models, counts kFirstEnergy times a common one.
+// window's first token, which is one in most models, counts as much as kFirstShare of the window's other
+// tokens.
 constexpr float kMostEnergy = 16.0f;
-constexpr float kFirstEnergy = 128.0f;
+constexpr float kFirstShare = 0.25f;
 
 struct Rows {
   AlignedBuffer<float> data;
@@ -56,7 +58,8 @@ struct Rows {
     for (std::size_t r = 0; r < out.size(); ++r) {
       if (energy[r] < 0) out[r] = 0;
       if (!(common > 0) || !(energy[r] > 0)) continue;
-      const float allowed = use[r].first ? kFirstEnergy * common : std::min(energy[r], kMostEnergy * common);
+      const float allowed =
+          use[r].weight > 0 ? use[r].weight * common : std::min(energy[r], kMostEnergy * common);
       out[r] = std::sqrt(allowed / energy[r]);
     }
     return out;
@@ -108,7 +111,9 @@ Use uses_of(const WalkStep& step, const calib::TokenWindows& windows, std::int64
     const std::int64_t n = windows.lengths[window];
     const bool judge =
         held_out_every > 0 && static_cast<std::int64_t>(window) % held_out_every == held_out_every - 1;
-    for (std::int64_t r = 0; r < n; ++r) use.push_back({static_cast<std::uint8_t>(judge ? 2 : 1), r == 0});
+    for (std::int64_t r = 0; r < n; ++r)
+      use.push_back(
+          {static_cast<std::uint8_t>(judge ? 2 : 1), r == 0 ? kFirstShare * static_cast<float>(n) : 0.0f});
   }
   return use;
 }

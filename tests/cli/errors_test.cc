@@ -228,13 +228,13 @@ TEST(Errors, InterruptsLeaveNoPartialFile) {
   testing::TinyGguf large;
   large.n_embd = 1024;
   large.n_ff = 2048;
-  large.n_layer = 8;
+  large.n_layer = 12;
   ASSERT_OK(testing::write_tiny_gguf(dir / "m.gguf", large));
   for (const std::string signal : {"INT", "TERM"}) {
     // Waits for the temporary file, so that the signal comes in the middle of the work.
     const auto r = testing::run_command(
         {"/bin/bash", "-c",
-         "\"$0\" quantize \"$1/m.gguf\" -o \"$1/o.gguf\" -t iq4_nl --threads 1 & pid=$!; "
+         "\"$0\" convert \"$1/m.gguf\" -o \"$1/o.gguf\" --type f16 --threads 1 & pid=$!; "
          "while kill -0 $pid 2>/dev/null && ! compgen -G \"$1/o.gguf.tmp-*\" >/dev/null; do sleep 0.01; "
          "done; "
          "kill -" +
