@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/arch/registry.h"
+#include "pipeline/int8_file.h"
 #include "pipeline/mixes.h"
 #include "quant/quantizer.h"
 
@@ -37,6 +38,11 @@ std::vector<MixRow> list_mixes() {
   for (const pipeline::Mix& m : pipeline::all_mixes()) {
     rows.push_back({std::string(m.name), std::string(format_info(m.base).name), pipeline::typical_bpw(m),
                     std::string(m.description)});
+  }
+  for (const pipeline::Int8Type& t : pipeline::int8_types()) {
+    const Format base = t.settings.weight_bits == 8 ? Format::kI8 : Format::kQ4_0;
+    rows.push_back({std::string(t.name), std::string(format_info(base).name), t.typical_bpw,
+                    std::string(t.description)});
   }
   return rows;
 }

@@ -9,6 +9,7 @@
 #include "io/gguf/writer.h"
 #include "model/source.h"
 #include "pipeline/hf_output.h"
+#include "pipeline/int8_file.h"
 #include "pipeline/mixes.h"
 #include "pipeline/plan.h"
 #include "pipeline/provenance.h"
@@ -117,6 +118,7 @@ Result<ConvertReport> run_convert(const ConvertOptions& o, ProgressSink& progres
     return make_error(ErrorCode::kInvalidArgument, "no output given: say -o FILE.gguf, or -o FOLDER");
   }
   NARROW_ASSIGN(const auto source, model::ModelSource::open(o.source));
+  NARROW_TRY(refuse_int8_file(*source));
   const bool gguf = wants_gguf(o.output);
   auto report = gguf ? write_gguf(*source, o, type, progress)
                      : write_hf_folder(source, o.output, type, o.split_max_bytes, progress);

@@ -13,32 +13,32 @@
 #include "model/int8_parts.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/int8_inputs.h"
+#include "pipeline/method_spec.h"
 #include "pipeline/mixes.h"
 #include "pipeline/plan.h"
 #include "pipeline/provenance.h"
 #include "pipeline/tensor_stream.h"
+#include "pipeline/transform.h"
 #include "quant/int8.h"
 #include "quant/rtn.h"
 
 namespace narrow::pipeline {
 namespace {
 
-using model::Int8Settings;
 namespace part = model::int8_part;
 
-struct Type {
-  std::string_view name;
-  Int8Settings settings;
-};
+constexpr double kInt8Bpw = 8.1, kInt4Bpw = 5.0;  // of a Llama of 8B, without outlier columns
 constexpr std::array kTypes = {
-    Type{"w8a8", {8, false, false}},           Type{"w8a8-static", {8, true, false}},
-    Type{"w8a8-asymmetric", {8, false, true}}, Type{"w4a8", {4, false, false}},
-    Type{"w4a8-static", {4, true, false}},
+    Int8Type{"w8a8", {8, false, false}, kInt8Bpw, "int8 on both sides, a scale per token"},
+    Int8Type{"w8a8-static", {8, true, false}, kInt8Bpw, "int8 on both sides, scales from calibration"},
+    Int8Type{"w8a8-asymmetric", {8, false, true}, kInt8Bpw, "int8 on both sides, a zero point per token"},
+    Int8Type{"w4a8", {4, false, false}, kInt4Bpw, "q4_0 and int8 inputs, a scale per token"},
+    Int8Type{"w4a8-static", {4, true, false}, kInt4Bpw, "q4_0 and int8 inputs, scales from calibration"},
 };
 
-const Type* find_type(std::string_view name) {
+const Int8Type* find_type(std::string_view name) {
   const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  for (const Type& t : kTypes) {
+  for (const Int8Type& t : kTypes) {
     if (std::equal(t.name.begin(), t.name.end(), name.begin(), name.end(),
                    [&](char a, char b) { return a == lower(b); })) {
       return &t;
@@ -71,7 +71,7 @@ struct Layout {
 
 class Planner {
  public:
-  Planner(const model::ModelSource& source, const QuantizeOptions& options, const Type& type)
+  Planner(const model::ModelSource& source, const QuantizeOptions& options, const Int8Type& type)
       : source_(source), options_(options), type_(type) {}
 
   // Without `inputs` what the widest choice of outlier columns would take.
@@ -185,7 +185,7 @@ class Planner {
 
   const model::ModelSource& source_;
   const QuantizeOptions& options_;
-  const Type& type_;
+  const Int8Type& type_;
   const std::map<std::string, Int8Input>* inputs_ = nullptr;
   Layout layout_;
 };
@@ -354,14 +354,24 @@ Status check_options(const QuantizeOptions& o) {
   if (!o.embedding_type.empty()) return refuse("--embedding-type");
   if (!o.output_type.empty()) return refuse("--output-type");
   if (!o.only.empty()) return refuse("--only");
-  if (o.method != "rtn") return refuse("--method " + o.method);
+  NARROW_ASSIGN(const MethodSpec method, parse_method(o.method));
+  const auto& transforms = method.transforms;
+  if (method.norms || method.encoder->name != "rtn" ||
+      std::find(transforms.begin(), transforms.end(), "awq") != transforms.end()) {
+    return make_error(ErrorCode::kUnsupported,
+                      "--method {} cannot be used with --type {}; rtn, rotate and smoothquant can", o.method,
+                      o.type);
+  }
+  if (method.needs_statistics() && o.calibration.texts.empty()) {
+    return make_error(ErrorCode::kInvalidArgument, "--method {} needs calibration: name texts", o.method);
+  }
   if (o.resume) return refuse("--resume");
   if (!o.calibration.stats.empty()) return refuse("a file of statistics (only texts can)");
   return {};
 }
 
 struct Prepared {
-  const Type* type = nullptr;
+  const Int8Type* type = nullptr;
   std::shared_ptr<const model::ModelSource> source;
   io::gguf::Metadata metadata;
 };
@@ -373,18 +383,32 @@ Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
   NARROW_ASSIGN(p.source, model::ModelSource::open(o.source));
   if (!o.output.empty()) NARROW_TRY(refuse_same_file(o.source, o.output));
   NARROW_ASSIGN(p.metadata, base_metadata(*p.source, progress));
-  NARROW_ASSIGN(const auto int8, model::int8_settings(p.metadata, o.source.string()));
-  if (int8) {
-    return make_error(ErrorCode::kUnsupported,
-                      "{}: holds int8 products already; start from the model it was made from",
-                      o.source.string());
-  }
+  NARROW_TRY(refuse_int8_file(*p.source));
   model::set_int8_settings(p.type->settings, p.metadata);
   p.metadata.set_u32("general.quantization_version", kQuantizationVersion);
   p.metadata.set_i32("narrow.int8.outliers", static_cast<std::int32_t>(o.outliers));
   NARROW_ASSIGN(const std::string recipe, quantize_recipe(o, p.type->name, true));
   add_provenance(o.source, placeholder_digest(), recipe, p.metadata);
   return p;
+}
+
+// One transform after the other, each with statistics of what the ones before made.
+Result<std::shared_ptr<const model::ModelSource>> transformed(
+    std::shared_ptr<const model::ModelSource> source, const QuantizeOptions& o,
+    const calib::TokenWindows& windows, ProgressSink& progress) {
+  NARROW_ASSIGN(const MethodSpec method, parse_method(o.method));
+  TransformOptions options;
+  options.types.assign(source->tensors().size(), Format::kI8);
+  options.search = o.search;
+  options.seed = o.seed;
+  for (const std::string& name : method.transforms) {
+    std::optional<calib::ModelStats> stats;
+    if (needs_statistics(name)) {
+      NARROW_ASSIGN(stats, calib::collect(source, windows, progress));
+    }
+    NARROW_ASSIGN(source, transform(source, {&name, 1}, stats ? &*stats : nullptr, options, progress));
+  }
+  return source;
 }
 
 io::gguf::WriterOptions writer_options(const QuantizeOptions& o) {
@@ -396,6 +420,18 @@ io::gguf::WriterOptions writer_options(const QuantizeOptions& o) {
 }  // namespace
 
 bool is_int8_type(std::string_view type) { return find_type(type) != nullptr; }
+
+std::span<const Int8Type> int8_types() { return kTypes; }
+
+Status refuse_int8_file(const model::ModelSource& source) {
+  if (!source.is_gguf()) return {};
+  NARROW_ASSIGN(const io::gguf::Metadata metadata, source.gguf_metadata());
+  NARROW_ASSIGN(const auto int8, model::int8_settings(metadata, source.path().string()));
+  if (!int8) return {};
+  return make_error(ErrorCode::kUnsupported,
+                    "{}: holds int8 products, which only run; start from the model it was made from",
+                    source.path().string());
+}
 
 Result<QuantizePlan> plan_int8(const QuantizeOptions& o) {
   NARROW_ASSIGN(Prepared p, prepare(o, null_progress()));
@@ -424,6 +460,7 @@ Result<QuantizeReport> run_int8(const QuantizeOptions& o, ProgressSink& progress
   Int8InputOptions input_options;
   input_options.outliers = o.outliers;
   input_options.static_scales = p.type->settings.static_scales;
+  NARROW_ASSIGN(p.source, transformed(p.source, o, windows, progress));
   NARROW_ASSIGN(const auto inputs, choose_int8_inputs(p.source, windows, input_options, progress));
 
   NARROW_ASSIGN(Layout layout, Planner(*p.source, o, *p.type).plan(&inputs));

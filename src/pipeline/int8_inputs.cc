@@ -5,6 +5,7 @@
 
 #include "base/rng.h"
 #include "calib/collect.h"
+#include "calib/stats.h"
 #include "quant/int8.h"
 #include "quant/outliers.h"
 #include "runtime/taps.h"
@@ -16,15 +17,30 @@ using runtime::Tap;
 
 constexpr std::int64_t kSampleRows = 1024;  // of each input, about
 constexpr std::int64_t kRandomWindows = 8;
-constexpr std::int64_t kOutlierShare = 32, kStaticOutlierShare = 16;  // of the inputs, at most
+constexpr std::int64_t kOutlierShare = 32, kStaticOutlierShare = 16, kDownOutlierShare = 8;  // at most
+
+bool is_down(Tap tap) { return tap == Tap::kFfnDown || tap == Tap::kExpertDown; }
+
+// Of the inputs; with static scales more, most where products of two activations have tails without bound.
+std::int64_t outlier_share(Tap tap, bool static_scale) {
+  if (!static_scale) return kOutlierShare;
+  return is_down(tap) ? kDownOutlierShare : kStaticOutlierShare;
+}
+
+// The head has none: its rounding noise is the logits' own.
+quant::Room room_of(Tap tap) {
+  if (tap == Tap::kHead) return {1, 1};
+  return {is_down(tap) ? 1.5 : 1.0, 2};
+}
 
 std::string stem_of(const TensorInfo& t) {
   if (t.name == "token_embd.weight") return "output";
   return t.name.substr(0, t.name.size() - std::string_view(".weight").size());
 }
 
-// Every stride-th row that enters each product. Strides are powers of two, so that windows' first tokens, the
-// usual attention sinks, are among them. Experts of a layer count as one: they share their columns.
+// What enters each product: maxima and moments of all rows, and every stride-th row. Strides are powers of
+// two, so that windows' first tokens, the usual attention sinks, are among them. Experts of a layer count as
+// one: they share their columns.
 class Sampler final : public runtime::TapSink {
  public:
   explicit Sampler(std::int64_t tokens) {
@@ -32,7 +48,8 @@ class Sampler final : public runtime::TapSink {
   }
   Status take(std::int64_t, Tap tap, std::int64_t, ops::ConstMatrix x) override {
     Seen& seen = taps_[static_cast<std::size_t>(tap)];
-    seen.k = x.cols;
+    if (seen.all.k == 0) seen.all = calib::InputStats::of_width(x.cols);
+    NARROW_TRY(seen.all.add(x));
     for (std::int64_t r = 0; r < x.rows; ++r, ++seen.count) {
       if (seen.count % stride_ == 0) seen.rows.insert(seen.rows.end(), x.row(r), x.row(r) + x.cols);
     }
@@ -42,39 +59,19 @@ class Sampler final : public runtime::TapSink {
   ops::ConstMatrix rows(Tap tap) const {
     const Seen& seen = taps_[static_cast<std::size_t>(tap)];
     const auto n = static_cast<std::int64_t>(seen.rows.size());
-    return {seen.rows.data(), seen.k > 0 ? n / seen.k : 0, seen.k};
+    return {seen.rows.data(), seen.all.k > 0 ? n / seen.all.k : 0, seen.all.k};
   }
+  const calib::InputStats& all(Tap tap) const { return taps_[static_cast<std::size_t>(tap)].all; }
 
  private:
   struct Seen {
-    std::int64_t k = 0, count = 0;
+    calib::InputStats all;
+    std::int64_t count = 0;
     std::vector<float> rows;
   };
   std::array<Seen, static_cast<std::size_t>(Tap::kHead) + 1> taps_;
   std::int64_t stride_ = 1;
 };
-
-std::vector<float> mean_squares(ops::ConstMatrix x) {
-  std::vector<double> sums(static_cast<std::size_t>(x.cols), 0.0);
-  std::int64_t rows = 0;
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    if (find_non_finite(x.row(r), x.cols) >= 0) continue;
-    ++rows;
-    for (std::int64_t i = 0; i < x.cols; ++i) {
-      const double v = static_cast<double>(x.row(r)[i]);
-      sums[static_cast<std::size_t>(i)] += v * v;
-    }
-  }
-  std::vector<float> out;
-  double total = 0;
-  for (const double s : sums) total += s;
-  if (!(total > 0)) return out;
-  // A channel that was 0 all the time still has weights.
-  const double least = 1e-6 * total / static_cast<double>(x.cols);
-  for (const double s : sums)
-    out.push_back(static_cast<float>(std::max(s, least) / static_cast<double>(rows)));
-  return out;
-}
 
 class Chooser {
  public:
@@ -87,14 +84,24 @@ class Chooser {
     for (const std::size_t i : indices) groups[runtime::tap_of(source_.tensors()[i].name)].push_back(i);
     for (const auto& [tap, tensors] : groups) {
       const ops::ConstMatrix x = seen.rows(tap);
+      const calib::InputStats& all = seen.all(tap);
       Int8Input input;
       quant::OutlierOptions outliers;
-      const std::int64_t share = options_.static_scales ? kStaticOutlierShare : kOutlierShare;
+      const std::int64_t share = outlier_share(tap, options_.static_scales);
       outliers.most = options_.outliers >= 0 ? options_.outliers : x.cols / share;
-      if (options_.static_scales) outliers.by_size = outliers.most / 2;
+      if (options_.static_scales) {
+        outliers.by_size = outliers.most;
+        outliers.abs_max = all.abs_max;
+      }
       input.outliers = quant::choose_outliers(x, outliers);
-      input.mean_square = mean_squares(x);
-      if (options_.static_scales) input.scale = quant::static_scale(x, input.outliers);
+      if (all.rows > 0) {
+        std::vector<calib::InputStats> entry;
+        entry.push_back(all.copy());
+        input.mean_square = std::move(calib::moments(entry).front().mean_square);
+      }
+      if (options_.static_scales) {
+        input.scale = quant::static_scale(x, all.abs_max, input.outliers, room_of(tap));
+      }
       for (const std::size_t i : tensors) out_[stem_of(source_.tensors()[i])] = input;
     }
     return {};

@@ -27,6 +27,9 @@ double row_error(const float* x, std::int64_t k, std::span<const float> weight, 
   return sum;
 }
 
+// A static scale may leave room above what was seen as long as rounding stays below so much noise.
+constexpr double kStaticNoise = 5e-4;
+
 bool usable(float scale) { return scale > 0.0f && std::isfinite(1.0f / scale); }
 
 float row_scale(const float* x, std::int64_t k, std::span<const float> weight, bool search) {
@@ -47,6 +50,23 @@ float row_scale(const float* x, std::int64_t k, std::span<const float> weight, b
     }
   }
   return best;
+}
+
+// Of one scale for all rows, relative to each row's energy; the mean over rows.
+double rounding_noise(ops::ConstMatrix x, float scale) {
+  const double each = static_cast<double>(scale) * static_cast<double>(scale) / 12;
+  double sum = 0;
+  std::int64_t rows = 0;
+  for (std::int64_t r = 0; r < x.rows; ++r) {
+    double energy = 0;
+    for (std::int64_t i = 0; i < x.cols; ++i) {
+      energy += static_cast<double>(x.row(r)[i]) * static_cast<double>(x.row(r)[i]);
+    }
+    if (!(energy > 0) || !std::isfinite(energy)) continue;
+    sum += each * static_cast<double>(x.cols) / energy;
+    ++rows;
+  }
+  return rows > 0 ? sum / static_cast<double>(rows) : 0;
 }
 
 }  // namespace
@@ -83,17 +103,17 @@ Status quantize_int8_rows(const float* w, std::int64_t n, std::int64_t k,
   return {};
 }
 
-float static_scale(ops::ConstMatrix x, std::span<const std::int32_t> outliers) {
-  std::vector<float> row(static_cast<std::size_t>(x.cols));
+float static_scale(ops::ConstMatrix x, std::span<const float> abs_max, std::span<const std::int32_t> outliers,
+                   const Room& room) {
+  std::vector<float> left(abs_max.begin(), abs_max.end());
+  for (const std::int32_t c : outliers) left[static_cast<std::size_t>(c)] = 0.0f;
   float largest = 0.0f;
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    if (find_non_finite(x.row(r), x.cols) >= 0) continue;
-    std::copy(x.row(r), x.row(r) + x.cols, row.begin());
-    for (const std::int32_t c : outliers) row[static_cast<std::size_t>(c)] = 0.0f;
-    for (const float v : row) largest = std::max(largest, std::abs(v));
-  }
+  for (const float v : left) largest = std::max(largest, v);
+  if (!usable(largest / 127.0f)) return kernels::dense_int8_scale(1.0f / 127.0f);
   const float scale = kernels::dense_int8_scale(largest / 127.0f);
-  return usable(scale) ? scale : kernels::dense_int8_scale(1.0f / 127.0f);
+  const double noise = rounding_noise(x, scale);
+  const double wider = noise > 0 ? std::sqrt(kStaticNoise / noise) : 1.0;
+  return kernels::dense_int8_scale(scale * static_cast<float>(std::clamp(wider, room.least, room.most)));
 }
 
 }  // namespace narrow::quant

@@ -21,10 +21,17 @@ Status quantize_int8_rows(const float* w, std::int64_t n, std::int64_t k,
                           std::span<const std::int32_t> outliers, std::span<const float> mean_square,
                           bool search, std::int8_t* codes, float* scales, WeightError* error);
 
-// One scale for all tokens: the largest value of the samples x [m, k] without their outlier columns / 127.
-// Smaller scales, which clip, have less error per token on average, but those they clip are lost: on SmolLM2
-// the KL divergence doubles. Rows with a NaN or infinity are left out; 1 / 127 where nothing but zeros was
-// seen.
-float static_scale(ops::ConstMatrix x, std::span<const std::int32_t> outliers);
+// A static scale's range as a multiple of what was seen: values that calibration did not see are larger.
+struct Room {
+  double least = 1, most = 1;  // 1 <= least <= most
+};
+
+// One scale for all tokens. It holds the largest of the channels' maxima abs_max [k] outside of the outlier
+// columns, as what it clips is lost: smaller scales have less error per token on average, but on SmolLM2 the
+// KL divergence doubles. Where the samples x [m, k] of the tokens say that rounding is well below what other
+// products suffer, it leaves more room. Rows with a NaN or infinity and rows of zeros count for nothing;
+// 1 / 127 where nothing but zeros was seen.
+float static_scale(ops::ConstMatrix x, std::span<const float> abs_max, std::span<const std::int32_t> outliers,
+                   const Room& room);
 
 }  // namespace narrow::quant

@@ -42,8 +42,10 @@ std::vector<Row> prepare(ops::ConstMatrix x, std::size_t keep) {
   return rows;
 }
 
-std::vector<std::int32_t> largest_columns(const std::vector<Row>& rows, std::int64_t k, std::int64_t count) {
-  std::vector<float> size(static_cast<std::size_t>(k), 0.0f);
+std::vector<std::int32_t> largest_columns(const std::vector<Row>& rows, std::span<const float> abs_max,
+                                          std::int64_t k, std::int64_t count) {
+  std::vector<float> size(abs_max.begin(), abs_max.end());
+  size.resize(static_cast<std::size_t>(k), 0.0f);
   for (const Row& row : rows) {
     for (const auto& [v, column] : row.largest) {
       size[static_cast<std::size_t>(column)] = std::max(size[static_cast<std::size_t>(column)], v);
@@ -69,7 +71,7 @@ std::vector<std::int32_t> choose_outliers(ops::ConstMatrix x, const OutlierOptio
   std::vector<Row> rows = prepare(x, static_cast<std::size_t>(most) + 2);
   std::vector<char> taken(static_cast<std::size_t>(x.cols), 0);
   std::vector<double> gain(static_cast<std::size_t>(x.cols));
-  chosen = largest_columns(rows, x.cols, std::clamp<std::int64_t>(options.by_size, 0, most));
+  chosen = largest_columns(rows, options.abs_max, x.cols, std::clamp<std::int64_t>(options.by_size, 0, most));
   for (const std::int32_t c : chosen) taken[static_cast<std::size_t>(c)] = 1;
   while (static_cast<std::int64_t>(chosen.size()) < most) {
     std::fill(gain.begin(), gain.end(), 0.0);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "ops/matrix.h"
@@ -14,7 +15,8 @@ struct OutlierOptions {
   // So many of them are those with the largest values, however few tokens have them: a static scale has room
   // for all tokens or clips attention sinks.
   std::int64_t by_size = 0;
-  double least_gain = 0.01;  // stop when a column takes less than this share off the noise
+  std::span<const float> abs_max;  // [k] of all rows, where x is a sample of them; empty: of x
+  double least_gain = 0.01;        // stop when a column takes less than this share off the noise
 };
 
 // Columns of x [m, k], ascending: after those by size, chosen one after the other, each the one whose removal

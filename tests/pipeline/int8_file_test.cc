@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "model/tiny_models.h"
+#include "pipeline/convert.h"
 #include "pipeline/tiny_gguf.h"
 #include "runtime/session.h"
 #include "testing/testing.h"
@@ -139,8 +140,10 @@ TEST(Int8File, Refusals) {
        },
        "--tensor"},
       {"a method", [](QuantizeOptions& o) { o.method = "gptq"; }, "--method gptq"},
+      {"a transform", [](QuantizeOptions& o) { o.method = "awq"; }, "--method awq"},
+      {"no text", [](QuantizeOptions& o) { o.method = "smoothquant"; }, "needs calibration: name texts"},
       {"statistics", [](QuantizeOptions& o) { o.calibration.stats = "x"; }, "statistics"},
-      {"an int8 file", [&](QuantizeOptions& o) { o.source = made; }, "holds int8 products already"},
+      {"an int8 file", [&](QuantizeOptions& o) { o.source = made; }, "holds int8 products"},
       {"itself", [&](QuantizeOptions& o) { o.output = o.source; }, "same file"},
   };
   for (const Case& c : cases) {
@@ -150,6 +153,12 @@ TEST(Int8File, Refusals) {
     ASSERT_FALSE(r.ok()) << c.what;
     EXPECT_NE(r.error().message.find(c.part), std::string::npos) << c.what << ": " << r.error().message;
   }
+  ConvertOptions convert;
+  convert.source = made;
+  convert.output = dir / "out.gguf";
+  const auto converted = run_convert(convert, null_progress());
+  ASSERT_FALSE(converted.ok());
+  EXPECT_NE(converted.error().message.find("holds int8 products"), std::string::npos);
   const auto as_float = logits_of(made, runtime::Compute::kFloat);
   ASSERT_FALSE(as_float.ok());
   EXPECT_NE(as_float.error().message.find("is made for int8 products"), std::string::npos);

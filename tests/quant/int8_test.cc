@@ -67,15 +67,20 @@ TEST(Int8Scale, HasTwelveBitsAndIsNotSmaller) {
 }
 
 TEST(StaticScale, HoldsTheLargestValueOutsideOfOutlierColumns) {
-  const std::int64_t m = 3, k = 4;
-  std::vector<float> x = {1, -2, 90, 0, 3, 1, 0, -6.35f, 1, 1, 1, 1};
+  const std::vector<float> abs_max = {3, 2, 90, 6.35f};
   const std::vector<std::int32_t> outliers = {2};
-  EXPECT_NEAR(static_scale({x.data(), m, k}, outliers), 0.05f, 0.05f / 2000);
-  EXPECT_NEAR(static_scale({x.data(), m, k}, {}), 90.0f / 127, 90.0f / 127 / 2000);
-  x[8] = std::numeric_limits<float>::infinity();  // the row is left out
-  EXPECT_NEAR(static_scale({x.data(), m, k}, outliers), 0.05f, 0.05f / 2000);
-  const std::vector<float> zeros(static_cast<std::size_t>(k), 0.0f);
-  EXPECT_GT(static_scale({zeros.data(), 1, k}, {}), 0.0f);
+  // Rounding of such rows is far above the noise that leaves room.
+  std::vector<float> x = {0.1f, 0.1f, 0.1f, 0.1f};
+  const ops::ConstMatrix rows(x.data(), 1, 4);
+  EXPECT_NEAR(static_scale(rows, abs_max, outliers, {1, 2}), 0.05f, 0.05f / 1000);
+  EXPECT_NEAR(static_scale(rows, abs_max, {}, {1, 2}), 90.0f / 127, 90.0f / 127 / 1000);
+  EXPECT_GT(static_scale(rows, std::vector<float>(4, 0.0f), {}, {1, 2}), 0.0f);
+  EXPECT_NEAR(static_scale(rows, abs_max, outliers, {1.5, 2}), 0.075f, 0.075f / 1000);
+  // Large rows, once with rows that do not count: noise permits more than twice the range.
+  x = {100, 100, 100, 100};
+  EXPECT_NEAR(static_scale(rows, abs_max, outliers, {1, 2}), 0.1f, 0.1f / 1000);
+  x.insert(x.end(), {0, 0, 0, 0, 1, std::numeric_limits<float>::infinity(), 1, 1});
+  EXPECT_NEAR(static_scale({x.data(), 3, 4}, abs_max, outliers, {1, 2}), 0.1f, 0.1f / 1000);
 }
 
 TEST(Outliers, TheLargeColumnsAndNoOthers) {
@@ -86,18 +91,21 @@ TEST(Outliers, TheLargeColumnsAndNoOthers) {
     x[static_cast<std::size_t>(r * k + 7)] *= 30.0f;
   }
   const ops::ConstMatrix rows(x.data(), m, k);
-  EXPECT_EQ(choose_outliers(rows, {1, 0, 0.01}), (std::vector<std::int32_t>{40}));
-  EXPECT_EQ(choose_outliers(rows, {8, 0, 0.2}), (std::vector<std::int32_t>{7, 40}));
-  EXPECT_EQ(choose_outliers(rows, {0, 0, 0.01}), std::vector<std::int32_t>{});
-  EXPECT_LE(choose_outliers(rows, {1000, 0, 0.0}).size(), static_cast<std::size_t>(k));
+  EXPECT_EQ(choose_outliers(rows, {1, 0, {}, 0.01}), (std::vector<std::int32_t>{40}));
+  EXPECT_EQ(choose_outliers(rows, {8, 0, {}, 0.2}), (std::vector<std::int32_t>{7, 40}));
+  EXPECT_EQ(choose_outliers(rows, {0, 0, {}, 0.01}), std::vector<std::int32_t>{});
+  EXPECT_LE(choose_outliers(rows, {1000, 0, {}, 0.0}).size(), static_cast<std::size_t>(k));
   // One token's large value counts for little, unless columns are asked for by size.
   x[static_cast<std::size_t>(5 * k + 3)] = 1e4f;
-  EXPECT_EQ(choose_outliers(rows, {1, 1, 0.01}), (std::vector<std::int32_t>{3}));
-  EXPECT_EQ(choose_outliers(rows, {2, 0, 0.01}), (std::vector<std::int32_t>{7, 40}));
+  EXPECT_EQ(choose_outliers(rows, {1, 1, {}, 0.01}), (std::vector<std::int32_t>{3}));
+  std::vector<float> seen(static_cast<std::size_t>(k), 1.0f);  // in rows that are not among the sample
+  seen[11] = 1e5f;
+  EXPECT_EQ(choose_outliers(rows, {1, 1, seen, 0.01}), (std::vector<std::int32_t>{11}));
+  EXPECT_EQ(choose_outliers(rows, {2, 0, {}, 0.01}), (std::vector<std::int32_t>{7, 40}));
   const std::vector<float> zeros(static_cast<std::size_t>(k), 0.0f);
-  EXPECT_TRUE(choose_outliers({zeros.data(), 1, k}, {8, 0, 0.01}).empty());
+  EXPECT_TRUE(choose_outliers({zeros.data(), 1, k}, {8, 0, {}, 0.01}).empty());
   x[0] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(choose_outliers(rows, {2, 0, 0.01}), (std::vector<std::int32_t>{7, 40}));
+  EXPECT_EQ(choose_outliers(rows, {2, 0, {}, 0.01}), (std::vector<std::int32_t>{7, 40}));
 }
 
 }  // namespace
