@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/scalar.h"
 
@@ -42,6 +43,12 @@ CodeRow::CodeRow(Format format, std::int64_t k)
   group_ = grid_->group;
   d_offset_ = grid_->d_offset;
   dmin_offset_ = grid_->dmin_offset;
+  middle_.fill(std::numeric_limits<float>::infinity());
+  if (!grid_->uniform) {
+    for (std::size_t c = 0; c + 1 < grid_->levels.size(); ++c) {
+      middle_[c] = 0.5f * (grid_->levels[c] + grid_->levels[c + 1]);
+    }
+  }
   codes_.resize(static_cast<std::size_t>(k));
   scale_.resize(static_cast<std::size_t>(k / group_));
   inverse_.resize(scale_.size());
@@ -57,7 +64,7 @@ std::uint8_t CodeRow::nearest(float x, std::size_t group) const {
         std::clamp(std::nearbyint(t - levels[0]), 0.0f, static_cast<float>(last)));
   }
   int c = 0;
-  while (c < last && t > 0.5f * (levels[c] + levels[c + 1])) ++c;
+  for (const float m : middle_) c += t > m ? 1 : 0;
   return static_cast<std::uint8_t>(c);
 }
 
@@ -85,6 +92,34 @@ void CodeRow::fit(const float* x, const float* importance, bool search) {
   for (std::int64_t j = 0; j < k_; ++j) {
     codes_[static_cast<std::size_t>(j)] = nearest(x[j], static_cast<std::size_t>(j / group_));
   }
+}
+
+void CodeRow::encode_block(std::int64_t b, const float* x, const float* importance, bool search) {
+  saved_bytes_.assign(bytes_of(b), bytes_of(b) + block_bytes_);
+  EncodeOptions options;
+  options.importance = importance;
+  options.search = search;
+  info_->encode(x, bytes_of(b), block_, options);
+  if (grid_ == nullptr) return;
+  const auto own = codes_.begin() + static_cast<std::ptrdiff_t>(b * block_);
+  saved_codes_.assign(own, own + block_);
+  read(b);
+  for (std::int64_t j = 0; j < block_; ++j) {
+    own[j] = nearest(x[j], static_cast<std::size_t>((b * block_ + j) / group_));
+  }
+}
+
+void CodeRow::restore_block(std::int64_t b) {
+  std::copy(saved_bytes_.begin(), saved_bytes_.end(), bytes_of(b));
+  if (grid_ == nullptr) return;
+  std::copy(saved_codes_.begin(), saved_codes_.end(),
+            codes_.begin() + static_cast<std::ptrdiff_t>(b * block_));
+  read(b);
+}
+
+void CodeRow::block_values(std::int64_t b, float* y) {
+  write(b);
+  info_->decode(bytes_of(b), y, block_);
 }
 
 void CodeRow::decide(std::int64_t u, const float* x, const float* metric, float* y) {

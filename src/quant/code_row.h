@@ -2,6 +2,7 @@
 // weights where a format has scalar codes, 8 where it has a codebook of vectors.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -23,6 +24,10 @@ class CodeRow {
   int block() const { return block_; }  // weights that share stored scales
   // Encodes the row x [k]: round to nearest with scales fitted for `importance` [k] (null for none).
   void fit(const float* x, const float* importance, bool search);
+  // Block b alone, encoded anew for x [block]; restore_block takes that back, once.
+  void encode_block(std::int64_t b, const float* x, const float* importance, bool search);
+  void restore_block(std::int64_t b);
+  void block_values(std::int64_t b, float* y);  // [block]
   // Chooses the codes of unit u for x [unit] under the metric M [unit, unit] (of a loss (x - y)^T M (x - y));
   // y [unit] is what they decode to. Units of one weight need no metric.
   void decide(std::int64_t u, const float* x, const float* metric, float* y);
@@ -51,9 +56,12 @@ class CodeRow {
   std::size_t block_bytes_;
   std::int64_t k_;
   std::vector<std::byte> bytes_;
+  std::array<float, 16> middle_;  // between neighbours of up to 16 levels that are no whole numbers in a row
   // Of scalar codes; they reach bytes_ by write().
   std::vector<std::uint8_t> codes_;
   std::vector<float> scale_, inverse_, min_;
+  std::vector<std::byte> saved_bytes_;  // of the block last encoded anew
+  std::vector<std::uint8_t> saved_codes_;
 };
 
 }  // namespace narrow::quant

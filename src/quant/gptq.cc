@@ -37,6 +37,10 @@ struct Problem {
   std::vector<float> importance;    // [k] 1 / [h^-1]_jj: what an error costs when others may still make up
   // Of each unit in order: the inverse of its diagonal block of u, and its metric (u^T u)^-1.
   std::vector<float> inverse, metric;
+  // Of each block of the format: u with (block of h)^-1 = u^T u, and the importances in it, 1 over the
+  // diagonal of that inverse.
+  AlignedBuffer<float> block_u;
+  std::vector<float> block_importance;
   std::vector<float> block_metric;  // of each unit by place: its block of h and the inverse of that
   std::vector<float> block_inverse;
 };
@@ -105,9 +109,31 @@ void prepare_units(Problem& p) {
   }
 }
 
-Result<Problem> make_problem(std::int64_t k, int unit, std::span<const float> hessian, float damping) {
+Status prepare_blocks(Problem& p, std::int64_t block) {
+  const std::int64_t k = p.k;
+  p.block_u.resize(static_cast<std::size_t>(k * block));
+  p.block_importance.resize(static_cast<std::size_t>(k));
+  for (std::int64_t b = 0; b < k / block; ++b) {
+    float* u = p.block_u.data() + b * block * block;
+    for (std::int64_t i = 0; i < block; ++i) {
+      std::copy_n(p.h.data() + (b * block + i) * k + b * block, block, u + i * block);
+    }
+    NARROW_TRY(ops::inverse_factor(block, u, u));
+    for (std::int64_t j = 0; j < block; ++j) {
+      double inverse = 0;
+      for (std::int64_t i = 0; i <= j; ++i) {
+        inverse += static_cast<double>(u[i * block + j]) * static_cast<double>(u[i * block + j]);
+      }
+      p.block_importance[static_cast<std::size_t>(b * block + j)] = static_cast<float>(1.0 / inverse);
+    }
+  }
+  return {};
+}
+
+Result<Problem> make_problem(std::int64_t k, Format format, std::span<const float> hessian, float damping) {
   Problem p;
   p.k = k;
+  const int unit = CodeRow(format, format_info(format).block_size).unit();
   p.unit = unit;
   p.exact = hessian;
   p.h.resize(static_cast<std::size_t>(k * k));
@@ -147,6 +173,7 @@ Result<Problem> make_problem(std::int64_t k, int unit, std::span<const float> he
     p.importance[static_cast<std::size_t>(p.order[j])] = static_cast<float>(1.0 / inverse[j]);
   }
   prepare_units(p);
+  NARROW_TRY(prepare_blocks(p, format_info(format).block_size));
   return p;
 }
 
@@ -279,6 +306,39 @@ void refit(const Problem& p, std::int64_t b, CodeRow& row, float* g, Work& t) {
   move(p, begin, block, t.delta.data(), g);
 }
 
+// Block b encoded anew, scales and all, for the values that would be best with the rest of the row as it is;
+// kept where that lowers the error. The first scales knew nothing of what error feedback would do.
+void encode_again(const Problem& p, std::int64_t b, bool search, CodeRow& row, float* g, Work& t) {
+  const std::int64_t block = row.block(), begin = b * block;
+  for (auto* v : {&t.a, &t.m, &t.ha, &t.hm, &t.delta}) v->resize(static_cast<std::size_t>(block));
+  const float* u = p.block_u.data() + b * block * block;
+  row.block_values(b, t.a.data());
+  // m = y + u^T (u g)
+  for (std::int64_t i = 0; i < block; ++i) {
+    t.ha[static_cast<std::size_t>(i)] = dot(u + i * block + i, g + begin + i, block - i);
+  }
+  std::copy(t.a.begin(), t.a.end(), t.m.begin());
+  for (std::int64_t i = 0; i < block; ++i) {
+    const float v = t.ha[static_cast<std::size_t>(i)];
+    for (std::int64_t j = i; j < block; ++j) t.m[static_cast<std::size_t>(j)] += v * u[i * block + j];
+  }
+  row.encode_block(b, t.m.data(), p.block_importance.data() + begin, search);
+  row.block_values(b, t.hm.data());
+  double loss = 0;
+  for (std::size_t i = 0; i < t.delta.size(); ++i) t.delta[i] = t.hm[i] - t.a[i];
+  for (std::int64_t i = 0; i < block; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    const float hd = dot(p.h.data() + (begin + i) * p.k + begin, t.delta.data(), block);
+    loss += static_cast<double>(t.delta[at]) *
+            (static_cast<double>(hd) - 2.0 * static_cast<double>(g[begin + i]));
+  }
+  if (loss < 0) {
+    move(p, begin, block, t.delta.data(), g);
+  } else {
+    row.restore_block(b);
+  }
+}
+
 // One sweep of coordinate descent over the codes of a row, y its values. False when nothing changed.
 bool improve(const Problem& p, CodeRow& row, float* y, float* g) {
   const int n = p.unit;
@@ -357,6 +417,7 @@ Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, s
   for (std::int64_t r = 0; r < rows; ++r) {
     CodeRow& row = t.rows[static_cast<std::size_t>(r)];
     float* g = t.g.data() + r * k;
+    for (std::int64_t b = 0; b < k / row.block(); ++b) encode_again(p, b, spec.search, row, g, t);
     for (int sweep = 0; sweep < kSweeps; ++sweep) {
       for (std::int64_t b = 0; b < k / row.block(); ++b) refit(p, b, row, g, t);
       row.values(t.values.data());
@@ -409,9 +470,8 @@ Status quantize_gptq(const float* w, std::int64_t n, std::int64_t k, const Layer
   if (stats.hessian.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "gptq needs the Hessian of the layer's inputs");
   }
-  NARROW_ASSIGN(const Problem p,
-                make_problem(k, CodeRow(spec.format, format_info(spec.format).block_size).unit(),
-                             stats.hessian, spec.damping > 0 ? spec.damping : kDefaultDamping));
+  NARROW_ASSIGN(const Problem p, make_problem(k, spec.format, stats.hessian,
+                                              spec.damping > 0 ? spec.damping : kDefaultDamping));
   std::vector<Work> work(static_cast<std::size_t>(thread_count()));
   return encode_stretches(
       w, n, k, spec.format, kRows,
