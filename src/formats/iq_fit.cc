@@ -89,7 +89,12 @@ void find_iq_group(const IqCodebook4& book, const float* x, const float* w, std:
         from = half == Turn::kLow ? 0 : 2;
       }
     }
-    best[which] = chosen;
+    // Costs beyond float compare with nothing; the signs must be even all the same.
+    if (which >= 0) {
+      best[which] = chosen;
+    } else {
+      which = 0;
+    }
   }
   for (int h = 0; h < 2; ++h) {
     code->place[h] = static_cast<std::uint16_t>(best[h].place);
