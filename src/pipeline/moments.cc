@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/thread_team.h"
 #include "ops/gram.h"
 
 namespace narrow::pipeline {
@@ -44,12 +45,12 @@ struct Rows {
   // Factors that bring each row to the energy it may have; 0 for a row that is not finite here or in `other`
   // (null for none), which is left out.
   std::vector<float> factors(const Rows* other) const {
-    std::vector<float> energy;
-    for (std::int64_t r = 0; r < n; ++r) {
+    std::vector<float> energy(static_cast<std::size_t>(n));
+    parallel_for(n, [&](std::int64_t r, int) {
       const float own = this->energy(r);
       const bool finite = std::isfinite(own) && (other == nullptr || std::isfinite(other->energy(r)));
-      energy.push_back(finite ? own : -1.0f);
-    }
+      energy[static_cast<std::size_t>(r)] = finite ? own : -1.0f;
+    });
     std::vector<float> sorted = energy;
     const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
     std::nth_element(sorted.begin(), middle, sorted.end());
@@ -69,13 +70,18 @@ struct Rows {
   ops::ConstMatrix select(std::uint8_t which, const std::vector<float>& factors,
                           AlignedBuffer<float>& to) const {
     to.reserve_at_least(static_cast<std::size_t>(n * k));
-    std::int64_t count = 0;
+    std::vector<std::int64_t> chosen;
     for (std::int64_t r = 0; r < n; ++r) {
       const auto at = static_cast<std::size_t>(r);
-      if (use[at].use != which || factors[at] == 0) continue;
-      float* out = to.data() + count++ * k;
-      for (std::int64_t j = 0; j < k; ++j) out[j] = factors[at] * data[static_cast<std::size_t>(r * k + j)];
+      if (use[at].use == which && factors[at] != 0) chosen.push_back(r);
     }
+    const auto count = static_cast<std::int64_t>(chosen.size());
+    parallel_for(count, [&](std::int64_t i, int) {
+      const std::int64_t r = chosen[static_cast<std::size_t>(i)];
+      const float factor = factors[static_cast<std::size_t>(r)];
+      float* out = to.data() + i * k;
+      for (std::int64_t j = 0; j < k; ++j) out[j] = factor * data[static_cast<std::size_t>(r * k + j)];
+    });
     return {to.data(), count, k};
   }
 };
@@ -126,10 +132,15 @@ void start(AlignedBuffer<float>& b, std::int64_t k) {
 
 void add_sums(ops::ConstMatrix x, std::vector<double>& sums) {
   sums.resize(static_cast<std::size_t>(x.cols), 0.0);
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    for (std::int64_t j = 0; j < x.cols; ++j)
-      sums[static_cast<std::size_t>(j)] += static_cast<double>(x.row(r)[j]);
-  }
+  constexpr std::int64_t kColumns = 64;
+  parallel_for((x.cols + kColumns - 1) / kColumns, [&](std::int64_t item, int) {
+    const std::int64_t begin = item * kColumns, end = std::min(x.cols, begin + kColumns);
+    for (std::int64_t r = 0; r < x.rows; ++r) {
+      for (std::int64_t j = begin; j < end; ++j) {
+        sums[static_cast<std::size_t>(j)] += static_cast<double>(x.row(r)[j]);
+      }
+    }
+  });
 }
 
 Status add(const Rows& q, const Rows* o, Moments& m) {

@@ -22,6 +22,7 @@ constexpr std::int64_t kColumns = 128;  // whose errors reach the columns after 
 constexpr int kSweeps = 3;              // of refinement
 constexpr int kAttempts = 8;            // at damping
 constexpr int kMaxUnit = 8;
+constexpr std::int64_t kOneScale = 32;  // weights of the blocks that have but one scale
 // Of the mean diagonal entry: what a channel that never fired counts, so that its weights stay near their
 // values.
 constexpr float kFloor = 1e-4f;
@@ -417,7 +418,10 @@ Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, s
   for (std::int64_t r = 0; r < rows; ++r) {
     CodeRow& row = t.rows[static_cast<std::size_t>(r)];
     float* g = t.g.data() + r * k;
-    for (std::int64_t b = 0; b < k / row.block(); ++b) encode_again(p, b, spec.search, row, g, t);
+    // A block with one scale has no more to gain than the factors' least squares give it.
+    if (row.block() > kOneScale) {
+      for (std::int64_t b = 0; b < k / row.block(); ++b) encode_again(p, b, spec.search, row, g, t);
+    }
     for (int sweep = 0; sweep < kSweeps; ++sweep) {
       for (std::int64_t b = 0; b < k / row.block(); ++b) refit(p, b, row, g, t);
       row.values(t.values.data());
