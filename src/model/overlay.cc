@@ -4,11 +4,6 @@
 
 namespace narrow::model {
 
-OverlaySource::OverlaySource(std::shared_ptr<const ModelSource> base)
-    : base_(std::move(base)), tensors_(base_->tensors()) {
-  for (std::size_t i = 0; i < tensors_.size(); ++i) index_[tensors_[i].name] = i;
-}
-
 Status OverlaySource::replace(std::size_t index, Format format, AlignedBuffer<std::byte> data) {
   TensorInfo info = base_->tensors()[index];
   info.format = format;

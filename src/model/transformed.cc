@@ -5,11 +5,6 @@
 
 namespace narrow::model {
 
-TransformedSource::TransformedSource(std::shared_ptr<const ModelSource> base)
-    : base_(std::move(base)), tensors_(base_->tensors()) {
-  for (std::size_t i = 0; i < tensors_.size(); ++i) index_[tensors_[i].name] = i;
-}
-
 void TransformedSource::add(std::size_t index, Reach reach, Change change) {
   changes_[index].push_back({reach, std::move(change)});
   tensors_[index].format = Format::kF32;

@@ -9,15 +9,15 @@
 #include <string>
 #include <vector>
 
-#include "model/source.h"
+#include "model/derived.h"
 
 namespace narrow::model {
 
 // Names, shapes and settings are the base's; changed tensors are f32. Add changes before the source is shared
 // between threads.
-class TransformedSource final : public ModelSource {
+class TransformedSource final : public DerivedSource {
  public:
-  explicit TransformedSource(std::shared_ptr<const ModelSource> base);
+  explicit TransformedSource(std::shared_ptr<const ModelSource> base) : DerivedSource(std::move(base)) {}
 
   // Changes rows [row_begin, row_end) of a tensor, in `rows` [row_end - row_begin, row_length].
   using Change = std::function<void(std::int64_t row_begin, std::int64_t row_end, float* rows)>;
@@ -29,19 +29,11 @@ class TransformedSource final : public ModelSource {
   void add(std::size_t index, Reach reach, Change change);
   bool changed(std::size_t index) const { return changes_.contains(index); }
 
-  const std::filesystem::path& path() const override { return base_->path(); }
-  bool is_gguf() const override { return base_->is_gguf(); }
-  const ModelConfig& config() const override { return base_->config(); }
-  const std::vector<TensorInfo>& tensors() const override { return tensors_; }
   TensorView view(std::size_t index) const override;
   Status read_raw(std::size_t index, std::int64_t row_begin, std::int64_t row_end,
                   std::byte* out) const override;
   Status read_f32(std::size_t index, std::int64_t row_begin, std::int64_t row_end, float* out) const override;
   void drop(std::size_t index) const override;
-  Result<io::gguf::Metadata> gguf_metadata() const override { return base_->gguf_metadata(); }
-  std::uint64_t file_bytes() const override { return base_->file_bytes(); }
-  Result<std::string> digest() const override { return base_->digest(); }
-  TokenIds token_ids() const override { return base_->token_ids(); }
 
  private:
   struct Step {
@@ -51,8 +43,6 @@ class TransformedSource final : public ModelSource {
   using Values = std::shared_ptr<const std::vector<float>>;
   Result<Values> whole(std::size_t index, const std::vector<Step>& steps) const;
 
-  std::shared_ptr<const ModelSource> base_;
-  std::vector<TensorInfo> tensors_;
   std::map<std::size_t, std::vector<Step>> changes_;
   // The last tensor that had to be computed as a whole: it is usually read on, row by row.
   mutable std::mutex mutex_;

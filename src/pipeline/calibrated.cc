@@ -204,7 +204,6 @@ class Loop {
     spec.format = format;
     spec.search = run_.options->search;
     spec.damping = static_cast<float>(run_.options->damping);
-    spec.seed = run_.options->seed;
     quant::LayerStats stats;
     const quant::Method* method = run_.method->encoder;
     std::vector<float> diagonal;

@@ -38,7 +38,7 @@ struct Problem {
   std::vector<float> importance;    // [k] 1 / [h^-1]_jj: what an error costs when others may still make up
   // Of each unit in order: the inverse of its diagonal block of u, and its metric (u^T u)^-1.
   std::vector<float> inverse, metric;
-  // Of each block of the format: u with (block of h)^-1 = u^T u, and the importances in it, 1 over the
+  // Of each super-block of the format: u with (block of h)^-1 = u^T u, and the importances in it, 1 over the
   // diagonal of that inverse.
   AlignedBuffer<float> block_u;
   std::vector<float> block_importance;
@@ -110,7 +110,23 @@ void prepare_units(Problem& p) {
   }
 }
 
+// 1 / [h^-1]_jj for h^-1 = u^T u, u [n, n] upper triangular: [h^-1]_jj = sum over i <= j of u_ij^2.
+std::vector<float> inverse_diagonal(const float* u, std::int64_t n) {
+  std::vector<double> sums(static_cast<std::size_t>(n), 0.0);
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (std::int64_t j = i; j < n; ++j) {
+      const double v = static_cast<double>(u[i * n + j]);
+      sums[static_cast<std::size_t>(j)] += v * v;
+    }
+  }
+  std::vector<float> out;
+  for (const double s : sums) out.push_back(static_cast<float>(1.0 / s));
+  return out;
+}
+
+// For encode_again().
 Status prepare_blocks(Problem& p, std::int64_t block) {
+  if (block <= kOneScale) return {};
   const std::int64_t k = p.k;
   p.block_u.resize(static_cast<std::size_t>(k * block));
   p.block_importance.resize(static_cast<std::size_t>(k));
@@ -120,13 +136,8 @@ Status prepare_blocks(Problem& p, std::int64_t block) {
       std::copy_n(p.h.data() + (b * block + i) * k + b * block, block, u + i * block);
     }
     NARROW_TRY(ops::inverse_factor(block, u, u));
-    for (std::int64_t j = 0; j < block; ++j) {
-      double inverse = 0;
-      for (std::int64_t i = 0; i <= j; ++i) {
-        inverse += static_cast<double>(u[i * block + j]) * static_cast<double>(u[i * block + j]);
-      }
-      p.block_importance[static_cast<std::size_t>(b * block + j)] = static_cast<float>(1.0 / inverse);
-    }
+    const std::vector<float> importance = inverse_diagonal(u, block);
+    std::copy(importance.begin(), importance.end(), p.block_importance.begin() + b * block);
   }
   return {};
 }
@@ -162,16 +173,10 @@ Result<Problem> make_problem(std::int64_t k, Format format, std::span<const floa
     if (status.ok()) break;
   }
   if (!status.ok()) return status.error();
-  std::vector<double> inverse(static_cast<std::size_t>(k), 0.0);  // its diagonal: [h^-1]_jj = sum u_ij^2
-  for (std::int64_t i = 0; i < k; ++i) {
-    for (std::int64_t j = i; j < k; ++j) {
-      const double v = static_cast<double>(p.u[static_cast<std::size_t>(i * k + j)]);
-      inverse[static_cast<std::size_t>(j)] += v * v;
-    }
-  }
-  p.importance.resize(static_cast<std::size_t>(k));
-  for (std::size_t j = 0; j < inverse.size(); ++j) {
-    p.importance[static_cast<std::size_t>(p.order[j])] = static_cast<float>(1.0 / inverse[j]);
+  const std::vector<float> importance = inverse_diagonal(p.u.data(), k);
+  p.importance.resize(importance.size());
+  for (std::size_t j = 0; j < importance.size(); ++j) {
+    p.importance[static_cast<std::size_t>(p.order[j])] = importance[j];
   }
   prepare_units(p);
   NARROW_TRY(prepare_blocks(p, format_info(format).block_size));

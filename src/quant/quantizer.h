@@ -28,7 +28,6 @@ struct QuantizeSpec {
   // Of the Hessian's diagonal entries, each increased by this share of itself; 0: the method chooses, by the
   // error on `held_out` where there is one.
   float damping = 0;
-  std::uint64_t seed = 0;  // of methods that draw numbers
 };
 
 // What a quantized matrix lost, in weight space.
