@@ -21,6 +21,11 @@ struct TokenWindows {
   std::vector<std::int32_t> tokens;
   std::vector<std::int64_t> lengths;  // of each window, at most kMaxWindow; their sum is tokens.size()
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.size()); }
+  // One more window: `n` tokens of `from`, from token `begin` on.
+  void add(const TokenWindows& from, std::int64_t begin, std::int64_t n) {
+    tokens.insert(tokens.end(), from.tokens.begin() + begin, from.tokens.begin() + begin + n);
+    lengths.push_back(n);
+  }
 };
 inline constexpr std::int64_t kMaxWindow = 512;
 

@@ -301,9 +301,7 @@ HeldOut hold_out(const calib::TokenWindows& all, std::int64_t judge_windows) {
     const std::int64_t n = all.lengths[static_cast<std::size_t>(i)];
     const bool judge = taken < judged && i == (2 * taken + 1) * count / (2 * judged);
     taken += judge ? 1 : 0;
-    calib::TokenWindows& to = judge && count > 1 ? out.judge : out.fit;
-    to.tokens.insert(to.tokens.end(), all.tokens.begin() + at, all.tokens.begin() + at + n);
-    to.lengths.push_back(n);
+    (judge && count > 1 ? out.judge : out.fit).add(all, at, n);
     at += n;
   }
   if (out.judge.lengths.empty()) out.judge = out.fit;  // a single window serves for both

@@ -179,9 +179,7 @@ calib::TokenWindows spot_windows(const calib::TokenWindows& windows) {
   for (std::int64_t i = 0; i < wanted; ++i) {
     const auto w = static_cast<std::size_t>(i * count / wanted);
     const std::int64_t n = std::min(windows.lengths[w], length);
-    out.tokens.insert(out.tokens.end(), windows.tokens.begin() + begins[w],
-                      windows.tokens.begin() + begins[w] + n);
-    out.lengths.push_back(n);
+    out.add(windows, begins[w], n);
   }
   return out;
 }

@@ -180,7 +180,7 @@ class TrialStore final : public TensorStore {
 constexpr std::int64_t kTrialTokens = 8192;
 constexpr std::uint64_t kLargestTrial = std::uint64_t{1} << 30;
 
-calib::TokenWindows first_windows(const calib::TokenWindows& all, std::int64_t tokens) {
+calib::TokenWindows some_windows(const calib::TokenWindows& all, std::int64_t tokens) {
   calib::TokenWindows out;
   // Evenly spread, as texts come one after the other.
   const std::size_t step =
@@ -188,10 +188,7 @@ calib::TokenWindows first_windows(const calib::TokenWindows& all, std::int64_t t
   std::int64_t at = 0;
   for (std::size_t i = 0; i < all.lengths.size(); ++i) {
     const std::int64_t n = all.lengths[i];
-    if (i % step == 0) {
-      out.lengths.push_back(n);
-      out.tokens.insert(out.tokens.end(), all.tokens.begin() + at, all.tokens.begin() + at + n);
-    }
+    if (i % step == 0) out.add(all, at, n);
     at += n;
   }
   return out;
@@ -203,7 +200,7 @@ Status try_types(const QuantizeOptions& o, const Prepared& p, const Calibration&
                  ProgressSink& progress) {
   Plan trial = p.plan;
   NARROW_TRY(set_types(types, "trial", o, p.metadata, trial));
-  const calib::TokenWindows windows = first_windows(c.windows, kTrialTokens);
+  const calib::TokenWindows windows = some_windows(c.windows, kTrialTokens);
   TrialStore store(trial.outputs);
   NARROW_TRY(produce_calibrated({p.source, &trial, &trial.method, &windows, &o}, store, progress));
   for (std::size_t i = 0; i < trial.types.size(); ++i) {

@@ -1,7 +1,4 @@
-#include <sys/resource.h>
-
 #include <algorithm>
-#include <csignal>
 
 #include "base/digest.h"
 #include "base/rng.h"
@@ -9,6 +6,7 @@
 #include "gguf_bytes.h"
 #include "io/gguf/reader.h"
 #include "io/gguf/writer.h"
+#include "testing/file_size_limit.h"
 #include "testing/testing.h"
 
 namespace narrow::io::gguf {
@@ -348,26 +346,6 @@ TEST(GgufWriter, OnePartThatCannotTakeItsNameRemovesTheOthers) {
   EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"out-00002-of-00002.gguf"});
 }
 
-// The process's file size limit stands in for a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    rlimit limit = old_;
-    limit.rlim_cur = bytes;
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-
- private:
-  rlimit old_{};
-  void (*old_handler_)(int) = SIG_DFL;
-};
-
 TEST(GgufWriter, FullDiskIsOneClearErrorAndNoPartialFile) {
   testing::TempDir dir;
   const std::vector<TensorInfo> tensors = {{"a", Format::kF32, Shape({1000})},
@@ -376,13 +354,13 @@ TEST(GgufWriter, FullDiskIsOneClearErrorAndNoPartialFile) {
   // Full before the first byte of data, and full while data is written.
   std::vector<Error> errors;
   {
-    const FileSizeLimit limit(4096);
+    const testing::FileSizeLimit limit(4096);
     const auto w = Writer::create(dir / "out.gguf", {}, tensors);
     if (!w.ok()) errors.push_back(w.error());
   }
   {
     ASSERT_OK_AND_ASSIGN(auto w, Writer::create(dir / "out.gguf", {}, tensors));
-    const FileSizeLimit limit(64 * 1024);
+    const testing::FileSizeLimit limit(64 * 1024);
     const Status first = w->write(0, 0, data[0]);
     const Status second = w->write(1, 0, data[1]);
     const Status end = w->finish();

@@ -1,14 +1,12 @@
 #include "pipeline/job.h"
 
-#include <sys/resource.h>
-
-#include <csignal>
 #include <cstring>
 
 #include "base/partial_file.h"
 #include "base/rng.h"
 #include "io/gguf/reader.h"
 #include "io/gguf/writer.h"
+#include "testing/file_size_limit.h"
 #include "testing/testing.h"
 
 namespace narrow::pipeline {
@@ -310,31 +308,11 @@ TEST(Job, AnInterruptedCommitIsSettled) {
   }
 }
 
-// The process's file size limit stands in for a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    rlimit limit = old_;
-    limit.rlim_cur = bytes;
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-
- private:
-  rlimit old_{};
-  void (*old_handler_)(int) = SIG_DFL;
-};
-
 TEST(Job, FullDiskKeepsWhatIsFinished) {
   const TempDir dir;
   const std::string expected = whole_file(dir.path(), options({}, false));
   {
-    const FileSizeLimit limit(1024);
+    const testing::FileSizeLimit limit(1024);
     const auto job = open_job(options(dir / "out.gguf", false));
     ASSERT_FALSE(job.ok());
     EXPECT_EQ(job.error().code, ErrorCode::kNoSpace) << job.error().message;
@@ -345,7 +323,7 @@ TEST(Job, FullDiskKeepsWhatIsFinished) {
     ASSERT_OK(fill(*job, 0));
     Status full;
     {
-      const FileSizeLimit limit(2048);
+      const testing::FileSizeLimit limit(2048);
       full = fill(*job, 2);
     }
     ASSERT_FALSE(full.ok());
