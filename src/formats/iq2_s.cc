@@ -1,26 +1,13 @@
 #include "formats/iq2_s.h"
 
-#include "formats/iq_fit.h"
+#include "formats/iq2_scales.h"
 #include "formats/iq_grids.h"
 #include "formats/iq_unit.h"
 
 namespace narrow::formats {
 namespace {
 
-// The scale of group g of 8 weights.
-float group_scale(const BlockIQ2_S& b, int g) {
-  const int nibble = (b.scales[g / 4] >> (4 * (g / 2 % 2))) & 15;
-  return to_f32(b.d) * (0.5f + static_cast<float>(nibble)) * 0.25f;
-}
-
-struct Codec {
-  static constexpr int kBlock = 16, kSteps = 16;
-  static constexpr float kUnit = 0.125f, kBottom = 8, kTop = 43, kTypical = 20;
-  static constexpr bool kSigned = false;
-  static IqSums find(const IqTarget& target, float scale, IqGroup* codes) {
-    return find_signed_block<false>(iq2_s_codebook(), kBlock, target, scale, codes);
-  }
-};
+using Codec = Iq2Codec<false, iq2_s_codebook>;
 
 }  // namespace
 
@@ -29,7 +16,7 @@ void decode_iq2_s(const std::byte* src, float* dst, std::int64_t k) {
     const auto b = load_block<BlockIQ2_S>(src, i);
     const std::uint8_t* signs = b.qs + kSuperBlock / 8;
     for (int g = 0; g < kSuperBlock / 8; ++g) {
-      const float scale = group_scale(b, g);
+      const float scale = iq2_group_scale(b, g);
       const std::uint32_t high = (b.qh[g / 4] >> (2 * (g % 4))) & 3u;
       iq_expand(scale, kIQ2SGrid[b.qs[g] | (high << 8)], signs[g], dst + 8 * g);
     }
@@ -51,9 +38,7 @@ void encode_iq2_s(const float* src, std::byte* dst, std::int64_t k, const Encode
         b.qs[kSuperBlock / 8 + g] = c.signs;
         b.qh[g / 4] = static_cast<std::uint8_t>(b.qh[g / 4] | ((index >> 8) << (2 * (g % 4))));
       }
-      for (int s = 0; s < kSuperBlock / 16; ++s) {
-        b.scales[s / 2] = static_cast<std::uint8_t>(b.scales[s / 2] | (fit.step[s] << (4 * (s % 2))));
-      }
+      pack_iq2_steps(fit.step, b);
     }
     store_block(dst, i, b);
   }
@@ -61,7 +46,7 @@ void encode_iq2_s(const float* src, std::byte* dst, std::int64_t k, const Encode
 
 void decide_iq2_s(std::byte* block, int u, const float* x, const float* metric, float* y) {
   auto b = load_block<BlockIQ2_S>(block, 0);
-  const float scale = group_scale(b, u);
+  const float scale = iq2_group_scale(b, u);
   const int shift = 2 * (u % 4);
   std::uint8_t& signs = b.qs[kSuperBlock / 8 + u];
   IqChoice c{{static_cast<std::uint16_t>(b.qs[u] | (((b.qh[u / 4] >> shift) & 3) << 8))}, signs};

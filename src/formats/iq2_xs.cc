@@ -1,26 +1,13 @@
 #include "formats/iq2_xs.h"
 
-#include "formats/iq_fit.h"
+#include "formats/iq2_scales.h"
 #include "formats/iq_grids.h"
 #include "formats/iq_unit.h"
 
 namespace narrow::formats {
 namespace {
 
-// The scale of group g of 8 weights.
-float group_scale(const BlockIQ2_XS& b, int g) {
-  const int nibble = (b.scales[g / 4] >> (4 * (g / 2 % 2))) & 15;
-  return to_f32(b.d) * (0.5f + static_cast<float>(nibble)) * 0.25f;
-}
-
-struct Codec {
-  static constexpr int kBlock = 16, kSteps = 16;
-  static constexpr float kUnit = 0.125f, kBottom = 8, kTop = 43, kTypical = 20;
-  static constexpr bool kSigned = false;
-  static IqSums find(const IqTarget& target, float scale, IqGroup* codes) {
-    return find_signed_block<true>(iq2_xs_codebook(), kBlock, target, scale, codes);
-  }
-};
+using Codec = Iq2Codec<true, iq2_xs_codebook>;
 
 }  // namespace
 
@@ -28,7 +15,7 @@ void decode_iq2_xs(const std::byte* src, float* dst, std::int64_t k) {
   for (std::int64_t i = 0; i < k / kSuperBlock; ++i, dst += kSuperBlock) {
     const auto b = load_block<BlockIQ2_XS>(src, i);
     for (int g = 0; g < kSuperBlock / 8; ++g) {
-      const float scale = group_scale(b, g);
+      const float scale = iq2_group_scale(b, g);
       iq_expand(scale, kIQ2XSGrid[b.qs[g] & 0x1ffu], iq_signs(b.qs[g] >> 9), dst + 8 * g);
     }
   }
@@ -46,9 +33,7 @@ void encode_iq2_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
         const IqGroup& c = fit.code[g];
         b.qs[g] = static_cast<std::uint16_t>(iq2_xs_codebook().index(c.place[0]) | ((c.signs & 0x7f) << 9));
       }
-      for (int s = 0; s < kSuperBlock / 16; ++s) {
-        b.scales[s / 2] = static_cast<std::uint8_t>(b.scales[s / 2] | (fit.step[s] << (4 * (s % 2))));
-      }
+      pack_iq2_steps(fit.step, b);
     }
     store_block(dst, i, b);
   }
@@ -56,7 +41,7 @@ void encode_iq2_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
 
 void decide_iq2_xs(std::byte* block, int u, const float* x, const float* metric, float* y) {
   auto b = load_block<BlockIQ2_XS>(block, 0);
-  const float scale = group_scale(b, u);
+  const float scale = iq2_group_scale(b, u);
   IqChoice c{{static_cast<std::uint16_t>(b.qs[u] & 0x1ffu)}, iq_signs(b.qs[u] >> 9)};
   if (scale != 0) decide_iq_group<true>(iq2_xs_codebook(), scale, x, metric, &c);
   iq_expand(scale, kIQ2XSGrid[c.index[0]], c.signs, y);

@@ -201,6 +201,18 @@ std::vector<Series> by_layer(const ModelMeasurements& m, Mark mark, const Value&
   return out;
 }
 
+// A chart over layers of one number of every tensor.
+template <class Value>
+Chart layer_chart(const ModelMeasurements& m, std::string title, std::string y, Mark mark,
+                  const Value& value) {
+  Chart c;
+  c.title = std::move(title);
+  c.x = {"layer", F::kInteger, false, layer_names(m.stream_error.size())};
+  c.y = {std::move(y), F::kPercent, false, {}};
+  c.series = by_layer(m, mark, value);
+  return c;
+}
+
 bool has_output_errors(const ModelMeasurements& m) {
   return std::any_of(m.tensors.begin(), m.tensors.end(),
                      [](const TensorDamage& t) { return std::isfinite(t.output_error); });
@@ -219,12 +231,9 @@ Section layers_section(const ModelMeasurements& m) {
       "theorem of "
       "HIGGS), here with equal factors. Tensors outside of the layers have {:.1f} %.",
       has_output_errors(m) ? "output error on the calibration inputs" : "weight error", 100 * outside)};
-  Chart shares;
-  shares.title = "Estimated part in the KL divergence";
-  shares.x = {"layer", F::kInteger, false, layer_names(m.stream_error.size())};
-  shares.y = {"part", F::kPercent, false, {}};
+  Chart shares = layer_chart(m, "Estimated part in the KL divergence", "part", Mark::kBars,
+                             [](const TensorDamage& t) { return t.kl_share; });
   shares.stacked = true;
-  shares.series = by_layer(m, Mark::kBars, [](const TensorDamage& t) { return t.kl_share; });
   if (outside < 1 && !shares.series.empty() && !m.stream_error.empty())
     s.items.emplace_back(std::move(shares));
   if (Chart c = stream_chart({&m}); !c.series.empty()) s.items.emplace_back(std::move(c));
@@ -239,20 +248,14 @@ Section tensors_section(const ModelMeasurements& m) {
       "Weight error: root mean square of the change relative to the weights'. Where scales or rotations were "
       "folded into the weights, they differ from the reference's by more than rounding; then the residual "
       "stream, taken where nothing is folded, tells the truth."};
-  Chart weights;
-  weights.title = "Weight error";
-  weights.x = {"layer", F::kInteger, false, layer_names(m.stream_error.size())};
-  weights.y = {"relative RMS error", F::kPercent, false, {}};
-  weights.series = by_layer(m, Mark::kLine, [](const TensorDamage& t) { return t.relative_rms; });
+  Chart weights = layer_chart(m, "Weight error", "relative RMS error", Mark::kLine,
+                              [](const TensorDamage& t) { return t.relative_rms; });
   if (!weights.series.empty()) s.items.emplace_back(std::move(weights));
   const bool outputs = has_output_errors(m);
   if (outputs) {
-    Chart c;
-    c.title = "Output error";
+    Chart c = layer_chart(m, "Output error", "relative RMS error", Mark::kLine,
+                          [](const TensorDamage& t) { return t.output_error; });
     c.note = "Of each matrix alone, for inputs with the second moments of the calibration text.";
-    c.x = {"layer", F::kInteger, false, layer_names(m.stream_error.size())};
-    c.y = {"relative RMS error", F::kPercent, false, {}};
-    c.series = by_layer(m, Mark::kLine, [](const TensorDamage& t) { return t.output_error; });
     if (!c.series.empty()) s.items.emplace_back(std::move(c));
   }
   Table t;
