@@ -24,7 +24,15 @@ struct GridCodec {
 // Null for formats without scalar codes (floats, iq1 to iq3).
 const GridCodec* grid_codec(Format f);
 
-// The grid of an encoded block: scale and min [block_size / group].
+// The grid of an encoded block: scale and min [block_size / group], those by which decode multiplies and
+// adds: scale * level + min in fp32 (without the sum where dmin_offset is -1; min is then 0) is its value bit
+// for bit.
 void read_grid(Format f, const std::byte* block, float* scale, float* min);
+
+// Stores the scales and mins that the format has nearest to the given ones; codes stay. Of a super-block's
+// f16 factors the best of three are taken: the block's own (so that what read_grid gave is stored unchanged),
+// those that are least-squares for the block's own multiples, and those that the largest scale asks for. What
+// is not finite makes the block decode to NaN.
+void write_grid(Format f, std::byte* block, const float* scale, const float* min);
 
 }  // namespace narrow::formats

@@ -93,6 +93,22 @@ void pack(const std::uint8_t* q, BlockIQ4_XS& b) {
   }
 }
 
+int unpack_step(const BlockIQ4_XS& b, int n) {
+  const int low = (b.scales_l[n / 2] >> (4 * (n % 2))) & 15;
+  const int high = (b.scales_h >> (2 * n)) & 3;
+  return (low | (high << 4)) + kMinStep;
+}
+
+void pack_steps(const int* steps, BlockIQ4_XS& b) {
+  b.scales_h = 0;
+  for (int n = 0; n < kSubBlocks; n += 2) {
+    const int even = steps[n] - kMinStep, odd = steps[n + 1] - kMinStep;
+    b.scales_l[n / 2] = static_cast<std::uint8_t>((even & 15) | ((odd & 15) << 4));
+    b.scales_h =
+        static_cast<std::uint16_t>(b.scales_h | ((even >> 4) << (2 * n)) | ((odd >> 4) << (2 * n + 2)));
+  }
+}
+
 }  // namespace
 
 void decode_iq4_xs(const std::byte* src, float* dst, std::int64_t k) {
@@ -101,9 +117,7 @@ void decode_iq4_xs(const std::byte* src, float* dst, std::int64_t k) {
     const float d = to_f32(b.d);
     const std::uint8_t* qs = b.qs;
     for (int s = 0; s < kSubBlocks; ++s, qs += 16, dst += 32) {
-      const int low = (b.scales_l[s / 2] >> (4 * (s % 2))) & 15;
-      const int high = (b.scales_h >> (2 * s)) & 3;
-      const float scale = d * static_cast<float>((low | (high << 4)) + kMinStep);
+      const float scale = d * static_cast<float>(unpack_step(b, s));
       for (int j = 0; j < 16; ++j) {
         dst[j] = scale * static_cast<float>(kNonLinearLevels[qs[j] & 15]);
         dst[j + 16] = scale * static_cast<float>(kNonLinearLevels[qs[j] >> 4]);
@@ -124,10 +138,8 @@ void encode_iq4_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
     b.d = s.d;
     const float d = unit.load(s.d);
     std::uint8_t codes[kSuperBlock];
+    pack_steps(s.step, b);
     for (int n = 0; n < kSubBlocks; ++n) {
-      const int stored = s.step[n] - kMinStep;
-      b.scales_l[n / 2] = static_cast<std::uint8_t>(b.scales_l[n / 2] | ((stored & 15) << (4 * (n % 2))));
-      b.scales_h = static_cast<std::uint16_t>(b.scales_h | ((stored >> 4) << (2 * n)));
       const float scale = d * static_cast<float>(s.step[n]);
       nearest_codes(x + 32 * n, scale != 0 ? 1.0f / scale : 0.0f, codes + 32 * n);
     }
@@ -139,6 +151,20 @@ void encode_iq4_xs(const float* src, std::byte* dst, std::int64_t k, const Encod
 void write_iq4_xs(std::byte* block, const std::uint8_t* codes) {
   auto b = load_block<BlockIQ4_XS>(block, 0);
   pack(codes, b);
+  store_block(block, 0, b);
+}
+
+SubScales read_scales_iq4_xs(const std::byte* block) {
+  const auto b = load_block<BlockIQ4_XS>(block, 0);
+  SubScales s{b.d, {}};
+  for (int n = 0; n < kSubBlocks; ++n) s.sc[n] = unpack_step(b, n);
+  return s;
+}
+
+void write_scales_iq4_xs(std::byte* block, const SubScales& scales) {
+  auto b = load_block<BlockIQ4_XS>(block, 0);
+  b.d = scales.d;
+  pack_steps(scales.sc, b);
   store_block(block, 0, b);
 }
 

@@ -105,4 +105,17 @@ void write_mxfp4(std::byte* block, const std::uint8_t* codes) {
   store_block(block, 0, b);
 }
 
+float read_scale_mxfp4(const std::byte* block) { return half_scale(load_block<BlockMXFP4>(block, 0).e); }
+
+void write_scale_mxfp4(std::byte* block, float scale) {
+  auto b = load_block<BlockMXFP4>(block, 0);
+  int e = 0;
+  while (e < kMaxExponent && scale > 0.5f * (half_scale(static_cast<std::uint8_t>(e)) +
+                                             half_scale(static_cast<std::uint8_t>(e + 1)))) {
+    ++e;
+  }
+  b.e = static_cast<std::uint8_t>(e);
+  store_block(block, 0, b);
+}
+
 }  // namespace narrow::formats

@@ -22,5 +22,8 @@ void decode_mxfp4(const std::byte* src, float* dst, std::int64_t k);
 void encode_mxfp4(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
 // The codes of one block, 0 and up as levels ascend; its scales stay (formats/grid.h).
 void write_mxfp4(std::byte* block, const std::uint8_t* codes);
+// The block's scale, of whole levels (twice E2M1's); writing takes the nearest power of two.
+float read_scale_mxfp4(const std::byte* block);
+void write_scale_mxfp4(std::byte* block, float scale);
 
 }  // namespace narrow::formats

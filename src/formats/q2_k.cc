@@ -54,4 +54,22 @@ void write_q2_k(std::byte* block, const std::uint8_t* codes) {
   store_block(block, 0, b);
 }
 
+SubScales read_scales_q2_k(const std::byte* block) {
+  const auto b = load_block<BlockQ2_K>(block, 0);
+  SubScales s{b.d, b.dmin};
+  for (int g = 0; g < 16; ++g) {
+    s.sc[g] = b.scales[g] & 15;
+    s.mn[g] = b.scales[g] >> 4;
+  }
+  return s;
+}
+
+void write_scales_q2_k(std::byte* block, const SubScales& scales) {
+  auto b = load_block<BlockQ2_K>(block, 0);
+  b.d = scales.d;
+  b.dmin = scales.dmin;
+  for (int g = 0; g < 16; ++g) b.scales[g] = static_cast<std::uint8_t>(scales.sc[g] | (scales.mn[g] << 4));
+  store_block(block, 0, b);
+}
+
 }  // namespace narrow::formats

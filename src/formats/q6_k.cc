@@ -64,4 +64,18 @@ void write_q6_k(std::byte* block, const std::uint8_t* codes) {
   store_block(block, 0, b);
 }
 
+SubScales read_scales_q6_k(const std::byte* block) {
+  const auto b = load_block<BlockQ6_K>(block, 0);
+  SubScales s{b.d, {}};
+  for (int g = 0; g < 16; ++g) s.sc[g] = b.scales[g];
+  return s;
+}
+
+void write_scales_q6_k(std::byte* block, const SubScales& scales) {
+  auto b = load_block<BlockQ6_K>(block, 0);
+  b.d = scales.d;
+  for (int g = 0; g < 16; ++g) b.scales[g] = static_cast<std::int8_t>(scales.sc[g]);
+  store_block(block, 0, b);
+}
+
 }  // namespace narrow::formats

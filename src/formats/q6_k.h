@@ -11,6 +11,7 @@
 #include "base/scalar.h"
 #include "formats/block.h"
 #include "formats/format.h"
+#include "formats/sub_scales.h"
 
 namespace narrow::formats {
 
@@ -26,5 +27,8 @@ void decode_q6_k(const std::byte* src, float* dst, std::int64_t k);
 void encode_q6_k(const float* src, std::byte* dst, std::int64_t k, const EncodeOptions& options);
 // The codes of one block, 0 and up as levels ascend; its scales stay (formats/grid.h).
 void write_q6_k(std::byte* block, const std::uint8_t* codes);
+// The block's scales, apart from its codes.
+SubScales read_scales_q6_k(const std::byte* block);
+void write_scales_q6_k(std::byte* block, const SubScales& scales);
 
 }  // namespace narrow::formats
