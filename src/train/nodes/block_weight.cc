@@ -1,0 +1,307 @@
+#include "train/nodes/block_weight.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "train/nodes/grid_kernel.h"
+
+namespace narrow::train {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+template <class T>
+at::Tensor rounded(const GridView& grid, const at::Tensor& w) {
+  at::Tensor out = at::empty_like(w);
+  grid_round<T>(grid, w.data_ptr<T>(), out.data_ptr<T>());
+  return out;
+}
+
+// Weights to the values of a grid. Latent scale and min are what the grid was made of; undefined: not
+// learned.
+struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
+  static Variable forward(AutogradContext* ctx, const Variable& w, const Variable& latent_scale,
+                          const Variable& latent_min, const at::Tensor& scale, const at::Tensor& min,
+                          std::int64_t format, bool pass_clipped, double factor) {
+    ctx->save_for_backward({w, scale, min});
+    ctx->saved_data["format"] = format;
+    ctx->saved_data["pass_clipped"] = pass_clipped;
+    ctx->saved_data["factor"] = factor;
+    ctx->saved_data["learned"] = latent_scale.defined();
+    ctx->saved_data["learned_min"] = latent_min.defined();
+    const GridView grid = view(w, scale, min, format);
+    return w.scalar_type() == at::kDouble ? rounded<double>(grid, w) : rounded<float>(grid, w);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &w = saved[0], &scale = saved[1], &min = saved[2];
+    const GridView grid = view(w, scale, min, ctx->saved_data["format"].toInt());
+    const at::Tensor grad = grads[0].contiguous();
+    at::Tensor grad_w = at::empty_like(w), grad_scale, grad_min;
+    GridGradients want{ctx->saved_data["pass_clipped"].toBool()};
+    if (ctx->saved_data["learned"].toBool()) {
+      grad_scale = at::empty_like(scale);
+      grad_min = at::empty_like(min);
+      want.scale = grad_scale.data_ptr<float>();
+      want.min = grad_min.data_ptr<float>();
+    }
+    if (w.scalar_type() == at::kDouble) {
+      grid_round_backward<double>(grid, w.data_ptr<double>(), grad.data_ptr<double>(),
+                                  grad_w.data_ptr<double>(), want);
+    } else {
+      grid_round_backward<float>(grid, w.data_ptr<float>(), grad.data_ptr<float>(), grad_w.data_ptr<float>(),
+                                 want);
+    }
+    const double factor = ctx->saved_data["factor"].toDouble();
+    if (grad_scale.defined() && factor != 1) {
+      grad_scale.mul_(factor);
+      grad_min.mul_(factor);
+    }
+    if (!ctx->saved_data["learned_min"].toBool()) grad_min = at::Tensor();
+    return {grad_w, grad_scale, grad_min, {}, {}, {}, {}, {}};
+  }
+
+  static GridView view(const at::Tensor& w, const at::Tensor& scale, const at::Tensor& min,
+                       std::int64_t format) {
+    return {formats::grid_codec(static_cast<Format>(format)), w.size(0), w.size(1), scale.data_ptr<float>(),
+            min.data_ptr<float>()};
+  }
+};
+
+// Other values forward, gradients as if they were w.
+struct StraightThrough : torch::autograd::Function<StraightThrough> {
+  static Variable forward(AutogradContext*, const Variable&, const at::Tensor& value) {
+    return value.clone();
+  }
+  static variable_list backward(AutogradContext*, const variable_list& grads) { return {grads[0], {}}; }
+};
+
+// f(begin, end) over rows of a matrix in chunks worth a thread.
+template <class F>
+void over_rows(std::int64_t n, std::int64_t k, const F& f) {
+  at::parallel_for(0, n, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, k)), f);
+}
+
+at::Tensor as_float(const at::Tensor& w) { return w.detach().to(at::kFloat).contiguous(); }
+
+}  // namespace
+
+BlockWeight::BlockWeight(Format format, std::int64_t n, std::int64_t k, const BlockWeightOptions& options)
+    : format_(format),
+      codec_(formats::grid_codec(format)),
+      n_(n),
+      k_(k),
+      groups_(k / codec_->group),
+      options_(options) {}
+
+Result<std::shared_ptr<BlockWeight>> BlockWeight::create(Format format, std::vector<std::byte> start,
+                                                         std::int64_t n, std::int64_t k,
+                                                         const BlockWeightOptions& options) {
+  const FormatInfo& info = format_info(format);
+  if (formats::grid_codec(format) == nullptr) {
+    return make_error(
+        ErrorCode::kUnsupported,
+        "training for {} is not possible: its weights have no codes of their own; choose q4_0, q4_k "
+        "or another format with scalar codes",
+        info.name);
+  }
+  if (n < 1 || k < 1 || k % info.block_size != 0) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "{} weight of [{}, {}]: rows must be a multiple of {} long", info.name, n, k,
+                      info.block_size);
+  }
+  std::shared_ptr<BlockWeight> node(new BlockWeight(format, n, k, options));
+  if (node->reencodes() && start.empty()) return node;
+  const std::size_t row = row_bytes(format, k);
+  if (start.size() != static_cast<std::size_t>(n) * row) {
+    return make_error(ErrorCode::kInvalidArgument, "{} weight of [{}, {}] starts from {} bytes, not from {}",
+                      info.name, n, k, start.size(), static_cast<std::size_t>(n) * row);
+  }
+  node->start_ = at::empty({n, static_cast<std::int64_t>(row)}, at::kByte);
+  std::memcpy(node->start_.data_ptr(), start.data(), start.size());
+  const Grid grid = node->grid();
+  if (!grid.scale.isfinite().all().item<bool>() || !grid.min.isfinite().all().item<bool>()) {
+    return make_error(ErrorCode::kNumeric,
+                      "{} weight of [{}, {}] starts from a scale that is no finite number", info.name, n, k);
+  }
+  if (options.scales == BlockScales::kLearned) {
+    node->scale_ = grid.scale.clone().requires_grad_(true);
+    if (node->codec_->dmin_offset >= 0) node->min_ = grid.min.clone().requires_grad_(true);
+  }
+  return node;
+}
+
+BlockWeight::Grid BlockWeight::grid() const {
+  const FormatInfo& info = format_info(format_);
+  const std::int64_t blocks = k_ / info.block_size, groups = info.block_size / codec_->group;
+  Grid grid{at::empty({n_, groups_}, at::kFloat), at::empty({n_, groups_}, at::kFloat)};
+  const auto* start = static_cast<const std::byte*>(start_.data_ptr());
+  float *scale = grid.scale.data_ptr<float>(), *min = grid.min.data_ptr<float>();
+  const float* latent_scale = scale_.defined() ? scale_.data_ptr<float>() : nullptr;
+  const float* latent_min = min_.defined() ? min_.data_ptr<float>() : nullptr;
+  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<std::byte> block(static_cast<std::size_t>(info.block_bytes));
+    const float no_min[16] = {};
+    for (std::int64_t b = begin * blocks; b < end * blocks; ++b) {
+      const std::int64_t g = b * groups;
+      const std::byte* bytes = start + b * info.block_bytes;
+      if (latent_scale != nullptr) {
+        std::memcpy(block.data(), bytes, block.size());
+        formats::write_grid(format_, block.data(), latent_scale + g,
+                            latent_min != nullptr ? latent_min + g : no_min);
+        bytes = block.data();
+      }
+      formats::read_grid(format_, bytes, scale + g, min + g);
+    }
+  });
+  return grid;
+}
+
+std::vector<std::byte> BlockWeight::encode_anew(const float* w) const {
+  const std::size_t row = row_bytes(format_, k_);
+  std::vector<std::byte> out(static_cast<std::size_t>(n_) * row);
+  const EncodeOptions how{.importance = nullptr, .search = options_.scales == BlockScales::kSearched};
+  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      format_info(format_).encode(w + r * k_, out.data() + static_cast<std::size_t>(r) * row, k_, how);
+    }
+  });
+  return out;
+}
+
+at::Tensor BlockWeight::apply(const at::Tensor& w) {
+  if (phase() == Phase::kOff || phase() == Phase::kObserve) return w;
+  if (w.scalar_type() != at::kFloat && (w.scalar_type() != at::kDouble || reencodes())) {
+    return apply(w.to(at::kFloat)).to(w.scalar_type());
+  }
+  const at::Tensor x = w.contiguous();
+  if (reencodes()) {
+    const at::Tensor plain = x.detach();
+    const std::vector<std::byte> bytes = encode_anew(plain.data_ptr<float>());
+    at::Tensor value = at::empty_like(plain);
+    auto* out = value.data_ptr<float>();
+    const std::size_t row = row_bytes(format_, k_);
+    over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
+      format_info(format_).decode(bytes.data() + static_cast<std::size_t>(begin) * row, out + begin * k_,
+                                  (end - begin) * k_);
+    });
+    return StraightThrough::apply(x, value);
+  }
+  const Grid now = grid();
+  const bool learns = phase() == Phase::kOn;
+  const double greatest = std::max(std::fabs(static_cast<double>(codec_->levels.front())),
+                                   std::fabs(static_cast<double>(codec_->levels.back())));
+  const double factor = options_.scaled_gradient ? 1 / std::sqrt(codec_->group * greatest) : 1;
+  return RoundToGrid::apply(x, learns ? scale_ : at::Tensor(), learns ? min_ : at::Tensor(), now.scale,
+                            now.min, static_cast<std::int64_t>(format_), options_.pass_clipped, factor);
+}
+
+Result<std::vector<std::byte>> BlockWeight::encode(const at::Tensor& w) {
+  if (w.dim() != 2 || w.size(0) != n_ || w.size(1) != k_) {
+    return make_error(ErrorCode::kInvalidArgument, "{} weight of [{}, {}] cannot be encoded from {} numbers",
+                      format_info(format_).name, n_, k_, w.numel());
+  }
+  const at::Tensor x = as_float(w.cpu());
+  const auto* values = x.data_ptr<float>();
+  if (const std::int64_t bad = find_non_finite(values, x.numel()); bad >= 0) {
+    return make_error(ErrorCode::kNumeric, "weight [{}, {}] is {}; {} stores finite numbers only", bad / k_,
+                      bad % k_, values[bad], format_info(format_).name);
+  }
+  if (reencodes()) return encode_anew(values);
+  const FormatInfo& info = format_info(format_);
+  const Grid now = grid();
+  if (!now.scale.isfinite().all().item<bool>() || !now.min.isfinite().all().item<bool>()) {
+    return make_error(ErrorCode::kNumeric, "a learned scale of a {} weight is no finite number", info.name);
+  }
+  const GridView view{codec_, n_, k_, now.scale.data_ptr<float>(), now.min.data_ptr<float>()};
+  const auto* start = static_cast<const std::byte*>(start_.data_ptr());
+  std::vector<std::byte> out(start, start + start_.numel());
+  const std::int64_t blocks = k_ / info.block_size, groups = info.block_size / codec_->group;
+  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(k_));
+    const float no_min[16] = {};
+    for (std::int64_t r = begin; r < end; ++r) {
+      grid_codes(view, r, values + r * k_, codes.data());
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        std::byte* block = out.data() + (r * blocks + b) * info.block_bytes;
+        if (scale_.defined()) {
+          const std::int64_t g = (r * blocks + b) * groups;
+          formats::write_grid(format_, block, scale_.data_ptr<float>() + g,
+                              min_.defined() ? min_.data_ptr<float>() + g : no_min);
+        }
+        codec_->write(block, codes.data() + b * info.block_size);
+      }
+    }
+  });
+  return out;
+}
+
+at::Tensor BlockWeight::start_values() const {
+  at::Tensor out = at::empty({n_, k_}, at::kFloat);
+  const auto* start = static_cast<const std::byte*>(start_.data_ptr());
+  auto* y = out.data_ptr<float>();
+  const auto row = static_cast<std::int64_t>(row_bytes(format_, k_));
+  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
+    format_info(format_).decode(start + begin * row, y + begin * k_, (end - begin) * k_);
+  });
+  return out;
+}
+
+at::Tensor BlockWeight::start_latent(const at::Tensor& reference) const {
+  at::Tensor out = start_values();
+  const at::Tensor x = as_float(reference.cpu());
+  const Grid now = grid();
+  const GridView view{codec_, n_, k_, now.scale.data_ptr<float>(), now.min.data_ptr<float>()};
+  const std::span<const float> levels = codec_->levels;
+  const auto *want = x.data_ptr<float>(), *scales = now.scale.data_ptr<float>();
+  auto* y = out.data_ptr<float>();
+  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(k_)), after(static_cast<std::size_t>(k_));
+    std::vector<float> latent(static_cast<std::size_t>(k_));
+    for (std::int64_t r = begin; r < end; ++r) {
+      float* row = y + r * k_;
+      grid_codes(view, r, row, codes.data());
+      for (std::int64_t i = 0; i < k_; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        const float lean = want[r * k_ + i] - row[i];
+        const float s = scales[r * groups_ + i / codec_->group];
+        // The level beside it on the side of the reference; past an end the step is the last one.
+        const std::size_t c = codes[at], last = levels.size() - 1;
+        const bool up = (lean > 0) == (s > 0);
+        const std::size_t below = c == 0 ? 0 : up && c < last ? c : c - 1;
+        const float most = 0.49f * std::fabs(s) * (levels[below + 1] - levels[below]);
+        // Without a scale every weight has the same value: the reference says which side it would go to.
+        latent[at] = s == 0 ? want[r * k_ + i] : row[i] + std::clamp(lean, -most, most);
+      }
+      grid_codes(view, r, latent.data(), after.data());
+      for (std::int64_t i = 0; i < k_; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        if (after[at] == codes[at]) row[i] = latent[at];  // else fp32 has no room between the levels
+      }
+    }
+  });
+  return out;
+}
+
+std::vector<NamedTensor> BlockWeight::parameters() {
+  std::vector<NamedTensor> out;
+  if (scale_.defined()) out.push_back({"scale", scale_});
+  if (min_.defined()) out.push_back({"min", min_});
+  return out;
+}
+
+std::vector<NamedTensor> BlockWeight::buffers() {
+  if (reencodes()) return {};
+  return {{"start", start_}};
+}
+
+std::string BlockWeight::describe() const {
+  constexpr const char* kNames[] = {"fixed scales", "learned scales", "absmax scales", "searched scales"};
+  return fmt::format("{}, {}", format_info(format_).name, kNames[static_cast<int>(options_.scales)]);
+}
+
+}  // namespace narrow::train
