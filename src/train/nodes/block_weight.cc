@@ -20,8 +20,8 @@ at::Tensor rounded(const GridView& grid, const at::Tensor& w) {
   return out;
 }
 
-// Weights to the values of a grid. Latent scale and min are what the grid was made of; undefined: not
-// learned.
+// Weights to the values of a grid. Latent scale and min are what the grid was made of, or the grid's own
+// where they are not learned (autograd functions of libtorch 1.13 take no undefined tensor).
 struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
   static Variable forward(AutogradContext* ctx, const Variable& w, const Variable& latent_scale,
                           const Variable& latent_min, const at::Tensor& scale, const at::Tensor& min,
@@ -30,8 +30,8 @@ struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
     ctx->saved_data["format"] = format;
     ctx->saved_data["pass_clipped"] = pass_clipped;
     ctx->saved_data["factor"] = factor;
-    ctx->saved_data["learned"] = latent_scale.defined();
-    ctx->saved_data["learned_min"] = latent_min.defined();
+    ctx->saved_data["learned"] = latent_scale.requires_grad();
+    ctx->saved_data["learned_min"] = latent_min.requires_grad();
     const GridView grid = view(w, scale, min, format);
     return w.scalar_type() == at::kDouble ? rounded<double>(grid, w) : rounded<float>(grid, w);
   }
@@ -196,8 +196,9 @@ at::Tensor BlockWeight::apply(const at::Tensor& w) {
   const double greatest = std::max(std::fabs(static_cast<double>(codec_->levels.front())),
                                    std::fabs(static_cast<double>(codec_->levels.back())));
   const double factor = options_.scaled_gradient ? 1 / std::sqrt(codec_->group * greatest) : 1;
-  return RoundToGrid::apply(x, learns ? scale_ : at::Tensor(), learns ? min_ : at::Tensor(), now.scale,
-                            now.min, static_cast<std::int64_t>(format_), options_.pass_clipped, factor);
+  return RoundToGrid::apply(x, learns && scale_.defined() ? scale_ : now.scale,
+                            learns && min_.defined() ? min_ : now.min, now.scale, now.min,
+                            static_cast<std::int64_t>(format_), options_.pass_clipped, factor);
 }
 
 Result<std::vector<std::byte>> BlockWeight::encode(const at::Tensor& w) {
