@@ -59,6 +59,7 @@ build() {
   mkdir -p "$dir"
   local launcher=()
   command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  export CCACHE_SLOPPINESS=pch_defines,time_macros  # else files with a precompiled header are never found again
   cmake -S "$ROOT" -B "$dir" -G Ninja "${launcher[@]}" "$@" >"$dir/configure.log" 2>&1 ||
     { cat "$dir/configure.log" >&2; die "cmake failed"; }
   ninja -C "$dir" "${targets[@]}"

@@ -1,0 +1,21 @@
+# libtorch, for train/ and recipe/ only: Debian's libtorch-dev (1.13), or a newer PyTorch's by
+# -DCMAKE_PREFIX_PATH=$(python -c 'import torch; print(torch.utils.cmake_prefix_path)'). Optional: without it there is
+# no narrow-train, and `narrow qat` says how to get it.
+option(NARROW_TRAIN "Build training if libtorch is found" ON)
+if(NARROW_TRAIN AND NOT CMAKE_CROSSCOMPILING)
+  find_package(Torch QUIET)
+endif()
+if(Torch_FOUND)
+  message(STATUS "Training with libtorch ${Torch_VERSION} (${TORCH_INSTALL_PREFIX})")
+else()
+  message(STATUS "No libtorch: training is left out")
+endif()
+
+# Lets a target use libtorch, whose headers are not held to our warnings and cost most of the compile time.
+function(narrow_torch target)
+  target_include_directories(${target} SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
+  separate_arguments(flags NATIVE_COMMAND "${TORCH_CXX_FLAGS}")
+  target_compile_options(${target} PUBLIC ${flags})
+  target_link_libraries(${target} PUBLIC ${TORCH_LIBRARIES})
+  target_precompile_headers(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src/train/torch.h)
+endfunction()

@@ -1,0 +1,339 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <set>
+
+#include "train/checkpoint.h"
+#include "train/metrics.h"
+
+namespace narrow::train {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Every node of the decoder once, with the name it is known by: a weight's, or that of the first weight it
+// feeds.
+void collect_nodes(const Decoder& decoder, std::vector<std::string>& names,
+                   std::vector<std::shared_ptr<Node>>& nodes) {
+  std::set<const Node*> seen;
+  const auto add = [&](const std::string& name, const std::shared_ptr<Node>& node) {
+    if (!node || !seen.insert(node.get()).second) return;
+    names.push_back(name);
+    nodes.push_back(node);
+  };
+  for (const auto& [name, node] : decoder.weight_nodes()) add(name, node);
+  for (const auto& [name, node] : decoder.input_nodes()) add(name + ".input", node);
+  for (std::size_t i = 0; i < decoder.cache_nodes().size(); ++i) {
+    add(fmt::format("blk.{}.keys", i), decoder.cache_nodes()[i].first);
+    add(fmt::format("blk.{}.values", i), decoder.cache_nodes()[i].second);
+  }
+}
+
+Status check(const TrainerOptions& o, const Dataset& data) {
+  const auto bad = [](const std::string& what) {
+    return make_error(ErrorCode::kInvalidArgument, "{}", what);
+  };
+  if (o.steps < 1) return bad(fmt::format("--steps {}: at least 1", o.steps));
+  if (o.micro_windows < 1) return bad(fmt::format("--micro-batch {}: at least 1 window", o.micro_windows));
+  if (!(o.lr >= 0) || !std::isfinite(o.lr)) return bad(fmt::format("--lr {}: 0 or more", o.lr));
+  if (o.loss.kl_weight < 0 || o.loss.ce_weight < 0 || !(o.loss.temperature > 0)) {
+    return bad("the loss needs weights of 0 or more and a temperature above 0");
+  }
+  if (data.training_windows() == 0) return bad("no window of text to train on");
+  return Dataset::check(o.batch);
+}
+
+}  // namespace
+
+Trainer::Trainer(Decoder& student, Decoder* teacher, const Dataset& data, const TrainerOptions& options,
+                 AdamW optimizer, Group* group)
+    : student_(student),
+      teacher_(teacher),
+      data_(data),
+      options_(options),
+      optimizer_(std::move(optimizer)),
+      group_(group) {
+  collect_nodes(student_, node_names_, nodes_);
+}
+
+Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teacher, const Dataset& data,
+                                                 const TrainerOptions& options, Group* group) {
+  TrainerOptions o = options;
+  NARROW_TRY(check(o, data));
+  o.schedule.steps = o.steps;
+  o.loss.logit_scale = student.config().logit_scale;
+  o.loss.softcap = student.config().final_softcap;
+  if (teacher == nullptr) o.loss.kl_weight = 0;
+  if (o.loss.kl_weight == 0 && o.loss.ce_weight == 0) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "nothing to learn from: a teacher for the KL divergence, or a weight for cross-entropy");
+  }
+  std::vector<Parameter> parameters;
+  for (const auto& [name, w] : student.weights()) {
+    if (w.requires_grad()) parameters.push_back({name, w, 1.0, w.dim() >= 2 ? o.weight_decay : 0.0});
+  }
+  for (const auto& [name, lora] : student.loras()) {
+    parameters.push_back({name + ".lora_a", lora.a, 1.0, 0.0});
+    parameters.push_back({name + ".lora_b", lora.b, 1.0, 0.0});
+  }
+  std::vector<std::string> names;
+  std::vector<std::shared_ptr<Node>> nodes;
+  collect_nodes(student, names, nodes);
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    for (const NamedTensor& p : nodes[i]->parameters()) {
+      if (!p.tensor.requires_grad()) continue;
+      // Adam's steps are of the learning rate's size whatever the gradient's: a range needs steps of its own
+      // size.
+      const double size = p.tensor.detach().abs().mean().item<double>();
+      const double relative = size > 0 ? size : 1.0;
+      parameters.push_back(
+          {names[i] + "." + p.name, p.tensor, o.lr > 0 ? o.lr_scales * relative / o.lr : 0.0, 0.0});
+    }
+  }
+  if (parameters.empty()) return make_error(ErrorCode::kInvalidArgument, "no weight is left to train");
+  NARROW_ASSIGN(AdamW optimizer, AdamW::create(std::move(parameters), o.adamw));
+  return std::unique_ptr<Trainer>(new Trainer(student, teacher, data, o, std::move(optimizer), group));
+}
+
+void Trainer::set_phase(std::int64_t step) {
+  Phase phase = Phase::kOn;
+  if (step < options_.observe_steps) phase = Phase::kObserve;
+  if (options_.freeze_step >= 0 && step >= options_.freeze_step) phase = Phase::kFrozen;
+  for (const auto& node : nodes_) node->set_phase(phase);
+}
+
+Trainer::Totals Trainer::forward(const Batch& batch, double rows) {
+  const at::Device device = student_.weights().begin()->second.device();
+  const at::Tensor tokens = batch.tokens.to(device);
+  const at::Tensor flat_mask = batch.mask.reshape({-1});
+  const at::Tensor picked = flat_mask.nonzero().squeeze(-1).to(device);
+  if (picked.numel() == 0) return {};
+  LossInput in;
+  // Position i predicts token i + 1; the mask is off at the last one.
+  in.targets = at::roll(batch.tokens, {-1}, {1}).reshape({-1}).to(device).index_select(0, picked);
+  const std::int64_t width = student_.config().n_embd;
+  if (teacher_ != nullptr && options_.loss.kl_weight > 0) {
+    const at::NoGradGuard off;
+    const at::Tensor h = teacher_->head_input(teacher_->hidden(tokens));
+    in.teacher = TeacherHead{h.reshape({-1, width}).index_select(0, picked), teacher_->head_weight()};
+  }
+  const at::Tensor h = student_.head_input(student_.hidden(tokens));
+  in.hidden = h.reshape({-1, width}).index_select(0, picked);
+  in.head_weight = student_.head_weight();
+  LossOptions o = options_.loss;
+  o.rows = rows;
+  const Loss loss = head_loss(in, o);
+  if (at::GradMode::is_enabled() && loss.value.requires_grad()) torch::autograd::backward({loss.value}, {});
+  return {loss.kl, loss.ce};
+}
+
+// Gradients, whose losses are divided by the rows of all processes, and the losses themselves add up.
+Status Trainer::share(Totals& totals) {
+  const at::Tensor losses = at::tensor({totals.kl, totals.ce}, at::kDouble);
+  std::vector<at::Tensor> tensors = {losses};
+  for (const Parameter& p : optimizer_.parameters()) {
+    at::Tensor t = p.tensor;
+    // One without a gradient here may have one elsewhere.
+    if (!t.grad().defined()) t.mutable_grad() = at::zeros_like(t);
+    tensors.push_back(t.grad());
+  }
+  NARROW_TRY(group_->sum(tensors));
+  totals = {losses[0].item<double>(), losses[1].item<double>()};
+  return {};
+}
+
+Result<StepMetrics> Trainer::gradients(std::int64_t step) {
+  StepMetrics m;
+  m.step = step;
+  const Batch batch = data_.batch(step, options_.batch);
+  std::int64_t rows = batch.counted();
+  if (group_ != nullptr) {
+    const at::Tensor all = at::full({1}, rows, at::kLong);
+    NARROW_TRY(group_->sum(std::span(&all, 1)));
+    rows = all.item<std::int64_t>();
+  }
+  student_.begin_step();
+  Totals totals;
+  for (std::int64_t w = 0; w < batch.tokens.size(0); w += options_.micro_windows) {
+    const std::int64_t n = std::min(options_.micro_windows, batch.tokens.size(0) - w);
+    const Totals t =
+        forward({batch.tokens.narrow(0, w, n), batch.mask.narrow(0, w, n)}, static_cast<double>(rows));
+    totals.kl += t.kl;
+    totals.ce += t.ce;
+  }
+  student_.finish_step();
+  if (group_ != nullptr) NARROW_TRY(share(totals));
+  m.kl = totals.kl;
+  m.ce = totals.ce;
+  m.loss = options_.loss.kl_weight * m.kl + options_.loss.ce_weight * m.ce;
+  m.gradient_norm = optimizer_.gradient_norm();
+  return m;
+}
+
+Validation Trainer::validate(std::int64_t done) {
+  const at::NoGradGuard off;
+  student_.forget_quantized();
+  // What is measured does not move ranges; before anything was observed there is nothing to quantize with.
+  for (const auto& node : nodes_)
+    node->set_phase(done < options_.observe_steps ? Phase::kOff : Phase::kFrozen);
+  Validation v;
+  v.step = done;
+  std::int64_t rows = 0;
+  for (std::int64_t w = 0; w < data_.validation_windows(); w += options_.validation_batch) {
+    const Batch batch =
+        data_.validation(w, std::min(options_.validation_batch, data_.validation_windows() - w));
+    const Totals t = forward(batch, 1.0);
+    rows += batch.counted();
+    v.kl += t.kl;
+    v.ce += t.ce;
+  }
+  // Weights change with the next update.
+  student_.forget_quantized();
+  if (rows > 0) v.kl /= static_cast<double>(rows), v.ce /= static_cast<double>(rows);
+  return v;
+}
+
+Result<TrainerReport> Trainer::run(ProgressSink& progress) {
+  TrainerReport report;
+  std::int64_t step = 0;
+  if (options_.resume) {
+    NARROW_ASSIGN(step, load(report));
+  }
+  NARROW_ASSIGN(MetricsLog metrics, MetricsLog::open(options_.metrics, step));
+  const bool leads = group_ == nullptr || options_.batch.rank == 0;
+  const auto validate_now = [&](std::int64_t done) -> Status {
+    if (data_.validation_windows() == 0) return {};
+    const Validation v = validate(done);
+    report.validations.push_back(v);
+    progress.note(teacher_ != nullptr
+                      ? fmt::format("step {}: validation KL {:.5f}, cross-entropy {:.4f}", done, v.kl, v.ce)
+                      : fmt::format("step {}: validation cross-entropy {:.4f}", done, v.ce));
+    return leads ? metrics.append({{"step", done}, {"validation_kl", v.kl}, {"validation_ce", v.ce}})
+                 : Status();
+  };
+  if (step == 0) NARROW_TRY(validate_now(0));
+
+  const auto windows = static_cast<std::uint64_t>(options_.batch.windows);
+  const std::uint64_t step_tokens = windows * static_cast<std::uint64_t>(data_.n_ctx());
+  progress.begin("training", static_cast<std::uint64_t>(options_.steps) * step_tokens, "tokens");
+  progress.update(static_cast<std::uint64_t>(step) * step_tokens, "");
+  const auto stop = [&](Status why) -> Status {
+    progress.end();
+    return why;
+  };
+  while (step < options_.steps) {
+    const auto start = std::chrono::steady_clock::now();
+    set_phase(step);
+    Result<StepMetrics> computed = gradients(step);
+    if (!computed.ok()) return stop(computed.status()).error();
+    StepMetrics m = *computed;
+    if (!std::isfinite(m.loss) || !std::isfinite(m.gradient_norm)) {
+      return stop(diverged(m)).error();
+    }
+    m.lr = options_.lr * options_.schedule.factor(step);
+    optimizer_.step(m.lr, clip_scale(m.gradient_norm, options_.clip_norm));
+    optimizer_.zero_gradients();
+    ++step;
+    const double seconds = seconds_since(start);
+    report.seconds += seconds;
+    report.tokens += static_cast<std::int64_t>(step_tokens);
+    report.steps.push_back(m);
+    if (leads) {
+      const nlohmann::ordered_json line = {{"step", step},
+                                           {"loss", m.loss},
+                                           {"kl", m.kl},
+                                           {"ce", m.ce},
+                                           {"lr", m.lr},
+                                           {"gradient_norm", m.gradient_norm},
+                                           {"tokens_per_s", static_cast<double>(step_tokens) / seconds}};
+      if (Status s = metrics.append(line); !s.ok()) return stop(s).error();
+    }
+    progress.update(static_cast<std::uint64_t>(step) * step_tokens, fmt::format("loss {:.4f}", m.loss));
+    const bool last = step == options_.steps;
+    if (last || (options_.validate_every > 0 && step % options_.validate_every == 0)) {
+      if (Status s = validate_now(step); !s.ok()) return stop(s).error();
+    }
+    const bool cancelled = progress.cancelled();
+    if (last || cancelled || (options_.checkpoint_every > 0 && step % options_.checkpoint_every == 0)) {
+      if (leads) {
+        if (Status s = save(step, report); !s.ok()) return stop(s).error();
+      }
+    }
+    if (cancelled && !last) {
+      progress.end();
+      return make_error(ErrorCode::kCancelled, "stopped after step {} of {}{}", step, options_.steps,
+                        options_.checkpoint.empty()
+                            ? std::string()
+                            : fmt::format("; {} holds it: --resume goes on", options_.checkpoint.string()));
+    }
+  }
+  progress.end();
+  return report;
+}
+
+std::vector<NamedTensor> Trainer::state() const {
+  std::vector<NamedTensor> out;
+  for (const Parameter& p : optimizer_.parameters())
+    out.push_back({"parameter." + p.name, p.tensor.detach()});
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    for (const NamedTensor& b : nodes_[i]->buffers()) {
+      // What a fixed node starts from is in the start file.
+      if (b.name != "start") out.push_back({"buffer." + node_names_[i] + "." + b.name, b.tensor});
+    }
+  }
+  for (NamedTensor& t : optimizer_.state()) out.push_back(std::move(t));
+  return out;
+}
+
+Status Trainer::save(std::int64_t step, const TrainerReport& report) {
+  if (options_.checkpoint.empty()) return {};
+  nlohmann::ordered_json state = {{"step", step}};
+  for (const StepMetrics& m : report.steps) {
+    state["steps"].push_back({m.step, m.loss, m.kl, m.ce, m.lr, m.gradient_norm});
+  }
+  for (const Validation& v : report.validations) state["validations"].push_back({v.step, v.kl, v.ce});
+  NARROW_TRY(write_checkpoint(options_.checkpoint, options_.recipe, state, this->state()));
+  saved_step_ = step;
+  return {};
+}
+
+Result<std::int64_t> Trainer::load(TrainerReport& report) {
+  NARROW_ASSIGN(const Checkpoint c, read_checkpoint(options_.checkpoint, options_.recipe));
+  const at::NoGradGuard off;
+  for (const NamedTensor& t : state()) {
+    if (t.name.rfind("parameter.", 0) == 0 || t.name.rfind("buffer.", 0) == 0)
+      NARROW_TRY(restore(c, t.name, t.tensor));
+  }
+  NARROW_TRY(optimizer_.load_state(c.tensors));
+  try {
+    const std::int64_t step = c.state.at("step").get<std::int64_t>();
+    for (const auto& m : c.state.value("steps", nlohmann::ordered_json::array())) {
+      report.steps.push_back({m.at(0), m.at(1), m.at(2), m.at(3), m.at(4), m.at(5)});
+    }
+    for (const auto& v : c.state.value("validations", nlohmann::ordered_json::array())) {
+      report.validations.push_back({v.at(0), v.at(1), v.at(2)});
+    }
+    saved_step_ = step;
+    return step;
+  } catch (const nlohmann::json::exception& e) {
+    return make_error(ErrorCode::kCorrupt, "{}: the run's state is damaged: {}", options_.checkpoint.string(),
+                      e.what());
+  }
+}
+
+Error Trainer::diverged(const StepMetrics& m) const {
+  const std::string where = optimizer_.bad_gradient();
+  const std::string kept = saved_step_ >= 0
+                               ? fmt::format("; {} holds step {}", options_.checkpoint.string(), saved_step_)
+                               : std::string("; no checkpoint was due before it");
+  return make_error(
+      ErrorCode::kNumeric, "the loss is {} at step {}{}{}; lower --lr, or clip gradients with --clip", m.loss,
+      m.step + 1, where.empty() ? "" : fmt::format(" (first in the gradient of '{}')", where), kept);
+}
+
+}  // namespace narrow::train

@@ -1,0 +1,116 @@
+// The training loop: windows of tokens through the decoder, loss, gradients, one update per step.
+// Fine-tuning, pretraining and quantization-aware training differ in the nodes that are attached and the
+// weights that ask for gradients, not in here.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "narrow/progress.h"
+#include "train/dataset.h"
+#include "train/decoder.h"
+#include "train/loss.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace narrow::train {
+
+// Processes that train the same model on different windows (distributed.h).
+class Group {
+ public:
+  virtual ~Group() = default;
+  // Each tensor becomes the sum of what all processes have; in the same order everywhere.
+  virtual Status sum(std::span<const at::Tensor> tensors) = 0;
+};
+
+struct TrainerOptions {
+  std::int64_t steps = 400;
+  BatchPlan batch;                 // windows of a step; rank and world are the process group's
+  std::int64_t micro_windows = 2;  // of them in memory at a time
+  double lr = 1e-4;                // of weights, at the schedule's peak
+  double lr_scales = 1e-3;         // of the nodes' learned ranges, relative to their size
+  double weight_decay = 0.0;       // of matrices
+  double clip_norm = 1.0;          // of the whole gradient; 0: none
+  Schedule schedule;               // its `steps` are this run's
+  AdamWOptions adamw;
+  LossOptions loss;  // logit_scale, softcap and rows are set by the trainer
+  // Nodes observe without quantizing before `observe_steps`, and their ranges stop moving at `freeze_step`
+  // (-1: never).
+  std::int64_t observe_steps = 0, freeze_step = -1;
+  std::int64_t validate_every = 0;  // steps; 0: at the end only
+  std::int64_t validation_batch = 4;
+  std::filesystem::path checkpoint;    // empty: none
+  std::int64_t checkpoint_every = 50;  // steps
+  bool resume = false;
+  nlohmann::ordered_json recipe;  // what decides the result: a checkpoint of another recipe is refused
+  std::filesystem::path metrics;  // JSON lines; empty: none
+};
+
+struct Validation {
+  std::int64_t step = 0;  // updates done
+  double kl = 0, ce = 0;  // means over the held-out windows' predictions; kl only with a teacher
+};
+
+struct StepMetrics {
+  std::int64_t step = 0;
+  double loss = 0, kl = 0, ce = 0, lr = 0, gradient_norm = 0;
+};
+
+struct TrainerReport {
+  std::vector<StepMetrics> steps;       // of this run; a resumed one has those of its predecessors too
+  std::vector<Validation> validations;  // the first one before any update
+  std::int64_t tokens = 0;              // of this process group, in this run
+  double seconds = 0;                   // of training steps, in this run
+};
+
+class Trainer {
+ public:
+  // Everything in `student` that requires gradients is trained: weights, LoRAs, nodes' parameters. `teacher`
+  // may be null (no distillation). All must outlive the trainer. kInvalidArgument: nothing to train, or bad
+  // options.
+  static Result<std::unique_ptr<Trainer>> create(Decoder& student, Decoder* teacher, const Dataset& data,
+                                                 const TrainerOptions& options, Group* group = nullptr);
+
+  // kNumeric: the loss or a gradient is no number; says at which step it began and what is kept.
+  // kCancelled keeps a checkpoint.
+  Result<TrainerReport> run(ProgressSink& progress);
+
+  // Mean loss over the held-out windows after `done` updates, without gradients. Leaves the nodes frozen.
+  Validation validate(std::int64_t done);
+  // Forward, backward and (in a group) the sum of gradients of one step, without an update.
+  Result<StepMetrics> gradients(std::int64_t step);
+  AdamW& optimizer() { return optimizer_; }
+
+ private:
+  Trainer(Decoder& student, Decoder* teacher, const Dataset& data, const TrainerOptions& options,
+          AdamW optimizer, Group* group);
+  struct Totals {
+    double kl = 0, ce = 0;
+  };
+  // One micro-batch; adds to gradients when they are enabled. `rows`: predictions of the whole step.
+  Totals forward(const Batch& batch, double rows);
+  Status share(Totals& totals);
+  void set_phase(std::int64_t step);
+  Error diverged(const StepMetrics& m) const;
+  std::vector<NamedTensor> state() const;
+  Status save(std::int64_t step, const TrainerReport& report);
+  Result<std::int64_t> load(TrainerReport& report);
+
+  Decoder& student_;
+  Decoder* teacher_;
+  const Dataset& data_;
+  TrainerOptions options_;
+  AdamW optimizer_;
+  Group* group_;
+  std::vector<std::shared_ptr<Node>> nodes_;  // each once
+  std::vector<std::string> node_names_;       // what each is attached to first
+  std::int64_t saved_step_ = -1;
+};
+
+}  // namespace narrow::train
