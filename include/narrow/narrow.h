@@ -14,3 +14,4 @@
 #include "narrow/report.h"
 #include "narrow/result.h"
 #include "narrow/system.h"
+#include "narrow/train.h"

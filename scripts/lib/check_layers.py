@@ -1,7 +1,7 @@
 """Fails on an include that the ladder does not allow.
 
 Each src/<folder>/CMakeLists.txt lists what the folder may include (narrow_layer(... DEPS ...)); every listed folder must
-stand lower on the ladder of the top CMakeLists.txt. Public headers (include/narrow) may be used by pipeline/, api/ and
+stand lower on the ladder of the top CMakeLists.txt. Public headers (include/narrow) may be used by pipeline/, recipe/, api/ and
 cli/; result.h and progress.h, which carry no meaning of their own, by everyone. cli/ sees nothing but public headers.
 """
 import pathlib
@@ -35,7 +35,7 @@ for path in sorted((root / "src").rglob("*")):
         arrows += 1
         top, where = m.group(1).split("/")[0], f"{path.relative_to(root)}:{n}"
         if top == "narrow":
-            if m.group(1) not in ("narrow/result.h", "narrow/progress.h") and layer not in ("pipeline", "api", "cli"):
+            if m.group(1) not in ("narrow/result.h", "narrow/progress.h") and layer not in ("pipeline", "recipe", "api", "cli"):
                 problems.append(f"{where}: {layer} includes the public header {m.group(1)}")
         elif layer == "cli" and top != "cli":
             problems.append(f"{where}: cli may use include/narrow only, not {m.group(1)}")
