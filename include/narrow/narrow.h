@@ -14,4 +14,3 @@
 #include "narrow/report.h"
 #include "narrow/result.h"
 #include "narrow/system.h"
-#include "narrow/train.h"
