@@ -4,87 +4,10 @@
 #include <cmath>
 #include <cstring>
 
-#include "train/nodes/grid_kernel.h"
+#include "train/nodes/round_to_grid.h"
 
 namespace narrow::train {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Variable;
-using torch::autograd::variable_list;
-
-template <class T>
-at::Tensor rounded(const GridView& grid, const at::Tensor& w) {
-  at::Tensor out = at::empty_like(w);
-  grid_round<T>(grid, w.data_ptr<T>(), out.data_ptr<T>());
-  return out;
-}
-
-// Weights to the values of a grid. Latent scale and min are what the grid was made of, or the grid's own
-// where they are not learned (autograd functions of libtorch 1.13 take no undefined tensor).
-struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
-  static Variable forward(AutogradContext* ctx, const Variable& w, const Variable& latent_scale,
-                          const Variable& latent_min, const at::Tensor& scale, const at::Tensor& min,
-                          std::int64_t format, bool pass_clipped, double factor) {
-    ctx->save_for_backward({w, scale, min});
-    ctx->saved_data["format"] = format;
-    ctx->saved_data["pass_clipped"] = pass_clipped;
-    ctx->saved_data["factor"] = factor;
-    ctx->saved_data["learned"] = latent_scale.requires_grad();
-    ctx->saved_data["learned_min"] = latent_min.requires_grad();
-    const GridView grid = view(w, scale, min, format);
-    return w.scalar_type() == at::kDouble ? rounded<double>(grid, w) : rounded<float>(grid, w);
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &w = saved[0], &scale = saved[1], &min = saved[2];
-    const GridView grid = view(w, scale, min, ctx->saved_data["format"].toInt());
-    const at::Tensor grad = grads[0].contiguous();
-    at::Tensor grad_w = at::empty_like(w), grad_scale, grad_min;
-    GridGradients want{ctx->saved_data["pass_clipped"].toBool()};
-    if (ctx->saved_data["learned"].toBool()) {
-      grad_scale = at::empty_like(scale);
-      grad_min = at::empty_like(min);
-      want.scale = grad_scale.data_ptr<float>();
-      want.min = grad_min.data_ptr<float>();
-    }
-    if (w.scalar_type() == at::kDouble) {
-      grid_round_backward<double>(grid, w.data_ptr<double>(), grad.data_ptr<double>(),
-                                  grad_w.data_ptr<double>(), want);
-    } else {
-      grid_round_backward<float>(grid, w.data_ptr<float>(), grad.data_ptr<float>(), grad_w.data_ptr<float>(),
-                                 want);
-    }
-    const double factor = ctx->saved_data["factor"].toDouble();
-    if (grad_scale.defined() && factor != 1) {
-      grad_scale.mul_(factor);
-      grad_min.mul_(factor);
-    }
-    if (!ctx->saved_data["learned_min"].toBool()) grad_min = at::Tensor();
-    return {grad_w, grad_scale, grad_min, {}, {}, {}, {}, {}};
-  }
-
-  static GridView view(const at::Tensor& w, const at::Tensor& scale, const at::Tensor& min,
-                       std::int64_t format) {
-    return {formats::grid_codec(static_cast<Format>(format)), w.size(0), w.size(1), scale.data_ptr<float>(),
-            min.data_ptr<float>()};
-  }
-};
-
-// Other values forward, gradients as if they were w.
-struct StraightThrough : torch::autograd::Function<StraightThrough> {
-  static Variable forward(AutogradContext*, const Variable&, const at::Tensor& value) {
-    return value.clone();
-  }
-  static variable_list backward(AutogradContext*, const variable_list& grads) { return {grads[0], {}}; }
-};
-
-// f(begin, end) over rows of a matrix in chunks worth a thread.
-template <class F>
-void over_rows(std::int64_t n, std::int64_t k, const F& f) {
-  at::parallel_for(0, n, std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, k)), f);
-}
 
 at::Tensor as_float(const at::Tensor& w) { return w.detach().to(at::kFloat).contiguous(); }
 
@@ -189,16 +112,18 @@ at::Tensor BlockWeight::apply(const at::Tensor& w) {
       format_info(format_).decode(bytes.data() + static_cast<std::size_t>(begin) * row, out + begin * k_,
                                   (end - begin) * k_);
     });
-    return StraightThrough::apply(x, value);
+    return straight_through(x, value);
   }
   const Grid now = grid();
-  const bool learns = phase() == Phase::kOn;
+  ToGrid to{codec_, codec_->group, now.scale, now.min, {}, {}, options_.pass_clipped};
+  if (phase() == Phase::kOn) {
+    to.latent_scale = scale_;
+    to.latent_min = min_;
+  }
   const double greatest = std::max(std::fabs(static_cast<double>(codec_->levels.front())),
                                    std::fabs(static_cast<double>(codec_->levels.back())));
-  const double factor = options_.scaled_gradient ? 1 / std::sqrt(codec_->group * greatest) : 1;
-  return RoundToGrid::apply(x, learns && scale_.defined() ? scale_ : now.scale,
-                            learns && min_.defined() ? min_ : now.min, now.scale, now.min,
-                            static_cast<std::int64_t>(format_), options_.pass_clipped, factor);
+  if (options_.scaled_gradient) to.factor = lsq_factor(codec_->group, greatest);
+  return round_to_grid(x, to);
 }
 
 Result<std::vector<std::byte>> BlockWeight::encode(const at::Tensor& w) {
@@ -218,7 +143,7 @@ Result<std::vector<std::byte>> BlockWeight::encode(const at::Tensor& w) {
   if (!now.scale.isfinite().all().item<bool>() || !now.min.isfinite().all().item<bool>()) {
     return make_error(ErrorCode::kNumeric, "a learned scale of a {} weight is no finite number", info.name);
   }
-  const GridView view{codec_, n_, k_, now.scale.data_ptr<float>(), now.min.data_ptr<float>()};
+  const GridView view{codec_, codec_->group, n_, k_, now.scale.data_ptr<float>(), now.min.data_ptr<float>()};
   const auto* start = static_cast<const std::byte*>(start_.data_ptr());
   std::vector<std::byte> out(start, start + start_.numel());
   const std::int64_t blocks = k_ / info.block_size, groups = info.block_size / codec_->group;
@@ -256,35 +181,8 @@ at::Tensor BlockWeight::start_latent(const at::Tensor& reference) const {
   at::Tensor out = start_values();
   const at::Tensor x = as_float(reference.cpu());
   const Grid now = grid();
-  const GridView view{codec_, n_, k_, now.scale.data_ptr<float>(), now.min.data_ptr<float>()};
-  const std::span<const float> levels = codec_->levels;
-  const auto *want = x.data_ptr<float>(), *scales = now.scale.data_ptr<float>();
-  auto* y = out.data_ptr<float>();
-  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(k_)), after(static_cast<std::size_t>(k_));
-    std::vector<float> latent(static_cast<std::size_t>(k_));
-    for (std::int64_t r = begin; r < end; ++r) {
-      float* row = y + r * k_;
-      grid_codes(view, r, row, codes.data());
-      for (std::int64_t i = 0; i < k_; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        const float lean = want[r * k_ + i] - row[i];
-        const float s = scales[r * groups_ + i / codec_->group];
-        // The level beside it on the side of the reference; past an end the step is the last one.
-        const std::size_t c = codes[at], last = levels.size() - 1;
-        const bool up = (lean > 0) == (s > 0);
-        const std::size_t below = c == 0 ? 0 : up && c < last ? c : c - 1;
-        const float most = 0.49f * std::fabs(s) * (levels[below + 1] - levels[below]);
-        // Without a scale every weight has the same value: the reference says which side it would go to.
-        latent[at] = s == 0 ? want[r * k_ + i] : row[i] + std::clamp(lean, -most, most);
-      }
-      grid_codes(view, r, latent.data(), after.data());
-      for (std::int64_t i = 0; i < k_; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        if (after[at] == codes[at]) row[i] = latent[at];  // else fp32 has no room between the levels
-      }
-    }
-  });
+  const GridView view{codec_, codec_->group, n_, k_, now.scale.data_ptr<float>(), now.min.data_ptr<float>()};
+  lean_towards(view, x.data_ptr<float>(), out.data_ptr<float>());
   return out;
 }
 

@@ -19,15 +19,24 @@ using Vector = typename VectorOf<T>::Type;
 template <class T>
 constexpr int kLanes = static_cast<int>(32 / sizeof(T));
 
+// Up to a whole vector; what is missing is 0.
 template <class T>
-Vector<T> load(const T* p) {
-  Vector<T> v;
-  std::memcpy(&v, p, sizeof(v));
+Vector<T> load(const T* p, std::int64_t n) {
+  Vector<T> v{};
+  if (n >= kLanes<T>) {
+    std::memcpy(&v, p, sizeof(v));
+  } else {
+    std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
+  }
   return v;
 }
 template <class T>
-void store(T* p, Vector<T> v) {
-  std::memcpy(p, &v, sizeof(v));
+void store(T* p, Vector<T> v, std::int64_t n) {
+  if (n >= kLanes<T>) {
+    std::memcpy(p, &v, sizeof(v));
+  } else {
+    std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T));
+  }
 }
 template <class T>
 Vector<T> splat(T f) {
@@ -90,17 +99,17 @@ T inverse(T scale) {
 
 template <class T, bool kUniform, bool kMin>
 void round_row(const GridView& grid, const Levels<T>& levels, std::int64_t row, const T* w, T* value) {
-  const int group = grid.codec->group;
+  const std::int64_t group = grid.group;
   const std::int64_t groups = grid.k / group;
   for (std::int64_t g = 0; g < groups; ++g) {
     const T s = static_cast<T>(grid.scale[row * groups + g]);
     const Vector<T> scale = splat(s), inv = splat(inverse(s));
     const Vector<T> min = splat(static_cast<T>(kMin ? grid.min[row * groups + g] : 0.0f));
-    for (int j = 0; j < group; j += kLanes<T>) {
-      const Vector<T> x = load(w + g * group + j);
+    for (std::int64_t j = 0; j < group; j += kLanes<T>) {
+      const Vector<T> x = load(w + g * group + j, group - j);
       const Vector<T> level = nearest<T, kUniform>(levels, (kMin ? x - min : x) * inv);
       const Vector<T> v = kMin ? scale * level + min : scale * level;
-      store(value + g * group + j, x == x ? v : x);
+      store<T>(value + g * group + j, x == x ? v : x, group - j);
     }
   }
 }
@@ -108,7 +117,7 @@ void round_row(const GridView& grid, const Levels<T>& levels, std::int64_t row, 
 template <class T, bool kUniform, bool kMin, bool kScales>
 void backward_row(const GridView& grid, const Levels<T>& levels, std::int64_t row, const T* w, const T* grad,
                   T* grad_w, const GridGradients& want) {
-  const int group = grid.codec->group;
+  const std::int64_t group = grid.group;
   const std::int64_t groups = grid.k / group;
   const Vector<T> low = splat(levels.low), high = splat(levels.high);
   const Vector<T> reach_low = splat(levels.reach_low), reach_high = splat(levels.reach_high);
@@ -120,11 +129,11 @@ void backward_row(const GridView& grid, const Levels<T>& levels, std::int64_t ro
     const Vector<T> inv = splat(s == 0 ? std::numeric_limits<T>::infinity() : inverse(s));
     const Vector<T> min = splat(static_cast<T>(kMin ? grid.min[at] : 0.0f));
     Vector<T> sum_scale{}, sum_min{};
-    for (int j = 0; j < group; j += kLanes<T>) {
-      const Vector<T> x = load(w + g * group + j), dy = load(grad + g * group + j);
+    for (std::int64_t j = 0; j < group; j += kLanes<T>) {
+      const Vector<T> x = load(w + g * group + j, group - j), dy = load(grad + g * group + j, group - j);
       const Vector<T> t = (kMin ? x - min : x) * inv;
       const auto inside = (t >= reach_low) & (t <= reach_high);
-      store(grad_w + g * group + j, want.pass_clipped ? dy : (inside ? dy : zero));
+      store<T>(grad_w + g * group + j, want.pass_clipped ? dy : (inside ? dy : zero), group - j);
       if constexpr (kScales) {
         const Vector<T> outside = t > zero ? high : (t < zero ? low : zero);
         sum_scale += dy * (inside ? nearest<T, kUniform>(levels, t) - t : outside);
@@ -192,18 +201,18 @@ void grid_round_backward(const GridView& grid, const T* w, const T* grad, T* gra
 
 void grid_codes(const GridView& grid, std::int64_t row, const float* w, std::uint8_t* codes) {
   const Levels<float> levels(*grid.codec);
-  const int group = grid.codec->group;
+  const std::int64_t group = grid.group;
   const std::int64_t groups = grid.k / group;
   const std::span<const float> all = grid.codec->levels;
   specialised(*grid.codec, [&](auto uniform, auto has_min) {
     for (std::int64_t g = 0; g < groups; ++g) {
       const float inv = inverse(grid.scale[row * groups + g]);
       const float min = has_min.value ? grid.min[row * groups + g] : 0.0f;
-      for (int j = 0; j < group; j += kLanes<float>) {
-        const Vector<float> x = load(w + g * group + j);
+      for (std::int64_t j = 0; j < group; j += kLanes<float>) {
+        const Vector<float> x = load(w + g * group + j, group - j);
         const Vector<float> level =
             nearest<float, uniform.value>(levels, (has_min.value ? x - splat(min) : x) * splat(inv));
-        for (int i = 0; i < kLanes<float>; ++i) {
+        for (std::int64_t i = 0; i < std::min<std::int64_t>(kLanes<float>, group - j); ++i) {
           const float v = level[i];
           codes[g * group + j + i] = static_cast<std::uint8_t>(
               uniform.value ? static_cast<int>(v - levels.low)

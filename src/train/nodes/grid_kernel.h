@@ -17,9 +17,10 @@
 namespace narrow::train {
 
 struct GridView {
-  const formats::GridCodec* codec;
-  std::int64_t n, k;   // rows, columns (a multiple of the codec's group)
-  const float* scale;  // [n, k / group], both
+  const formats::GridCodec* codec;  // its levels, and whether it has mins
+  std::int64_t group;               // neighbours in a row that share a scale; divides k
+  std::int64_t n, k;                // rows, columns
+  const float* scale;               // [n, k / group], both
   const float* min;
 };
 
