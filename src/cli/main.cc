@@ -1,62 +1,17 @@
-#include <fmt/format.h>
-
-#include <csignal>
-#include <cstdio>
-#include <exception>
-#include <new>
-
-#include "cli/command.h"
+#include "cli/program.h"
+#include "cli/training_program.h"
 
 namespace narrow::cli {
 namespace {
 
-constexpr int kExitInternal = 1;
-constexpr int kExitUsage = 2;
-constexpr int kExitOutOfMemory = 6;
-
-constexpr const char* kFooter =
+constexpr const char* kExamples =
     "Examples:\n"
     "  narrow quantize model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m\n"
     "  narrow eval model-q4_k_m.gguf --ref model-f16.gguf --text wiki.test.raw\n"
     "  narrow run model-q4_k_m.gguf \"The capital of France is\"\n"
-    "  narrow inspect model-q4_k_m.gguf\n"
-    "`narrow COMMAND --help` explains each command.\n"
-    "\n"
-    "Exit codes: 0 success; 1 internal error; 2 wrong usage; 3 bad input (missing, damaged or unsupported);\n"
-    "4 refused for safety, an option allows it; 5 reading or writing failed, or the disk is full;\n"
-    "6 out of memory; 130 cancelled.";
+    "  narrow inspect model-q4_k_m.gguf\n";
 
-// The subcommand that the error is about, for the hint at its end.
-std::string help_hint(const CLI::App& app) {
-  const auto used = app.get_subcommands();
-  return fmt::format("see `narrow {}--help`", used.empty() ? "" : used.front()->get_name() + " ");
-}
-
-int report_usage(const CLI::App& app, const std::string& what) {
-  std::string line = what;
-  for (char& c : line) c = c == '\n' ? ' ' : c;
-  fmt::print(stderr, "narrow: error: {}; {}\n", line, help_hint(app));
-  return kExitUsage;
-}
-
-int run(int argc, char** argv) {
-  Context context;
-  CLI::App app("Compress language models by quantization, measure what was lost, and run them.", "narrow");
-  app.set_version_flag("--version",
-                       [] { return fmt::format("narrow {} ({})", NARROW_VERSION, isa_description()); });
-  app.add_option("--threads", context.threads, "Threads to use; 0: all physical cores")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_flag("--pin", context.pin, "Bind each thread to a core of its own");
-  app.add_flag("-q,--quiet", context.quiet, "No progress on standard error");
-  app.fallthrough();
-  app.require_subcommand(0, 1);
-  app.footer(kFooter);
-  app.parse_complete_callback([&context] {
-    set_threads(context.threads);
-    set_thread_pinning(context.pin);
-  });
-
+void add_commands(CLI::App& app, Context& context) {
   add_quantize(app, context);
   add_calibrate(app, context);
   add_eval(app, context);
@@ -66,66 +21,16 @@ int run(int argc, char** argv) {
   add_inspect(app, context);
   add_convert(app, context);
   add_list(app, context);
-
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::CallForAllHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::CallForVersion& e) {
-    return app.exit(e);
-  } catch (const CLI::ParseError& e) {
-    return report_usage(app, e.what());
-  }
-  if (app.get_subcommands().empty()) return report_usage(app, "no command given");
-  // Output that never arrived is a failure: a full disk behind a redirection, a closed pipe.
-  if (std::fflush(stdout) != 0 && context.exit_code == 0) {
-    return report_error({ErrorCode::kIo, "writing to standard output failed"});
-  }
-  return context.exit_code;
+  add_training_help(app);
 }
 
 }  // namespace
-
-int report_error(const Error& error) {
-  fmt::print(stderr, "narrow: error: {}\n", error.message);
-  switch (error.code) {
-    case ErrorCode::kInvalidArgument:
-      return kExitUsage;
-    case ErrorCode::kNotFound:
-    case ErrorCode::kCorrupt:
-    case ErrorCode::kUnsupported:
-    case ErrorCode::kNumeric:
-      return 3;
-    case ErrorCode::kRefused:
-      return 4;
-    case ErrorCode::kIo:
-    case ErrorCode::kNoSpace:
-      return 5;
-    case ErrorCode::kOutOfMemory:
-      return kExitOutOfMemory;
-    case ErrorCode::kCancelled:
-      return 130;
-    case ErrorCode::kInternal:
-      break;
-  }
-  return kExitInternal;
-}
-
 }  // namespace narrow::cli
 
 int main(int argc, char** argv) {
-  // A file size limit is then a failed write with a message, not the death of the process with a partial
-  // file.
-  std::signal(SIGXFSZ, SIG_IGN);
-  try {
-    return narrow::cli::run(argc, argv);
-  } catch (const std::bad_alloc&) {
-    std::fputs("narrow: error: out of memory\n", stderr);
-    return narrow::cli::kExitOutOfMemory;
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "narrow: error: unexpected: {}\n", e.what());
-    return narrow::cli::kExitInternal;
-  }
+  using namespace narrow::cli;
+  if (const auto ended = run_training_program(argc, argv)) return *ended;
+  return run_program(argc, argv,
+                     {"Compress language models by quantization, measure what was lost, and run them.",
+                      kExamples, add_commands});
 }
