@@ -8,6 +8,7 @@
 
 #include "io/gguf/writer.h"
 #include "model/source.h"
+#include "pipeline/compressed_tensors.h"
 #include "pipeline/hf_output.h"
 #include "pipeline/int8_file.h"
 #include "pipeline/mixes.h"
@@ -66,7 +67,8 @@ std::uint32_t file_type(const std::vector<TensorInfo>& tensors) {
 }
 
 Result<ConvertReport> write_gguf(const model::ModelSource& source, const ConvertOptions& o,
-                                 std::optional<Format> type, ProgressSink& progress) {
+                                 std::optional<Format> type, nlohmann::ordered_json recipe,
+                                 ProgressSink& progress) {
   NARROW_TRY(refuse_same_file(o.source, o.output));
   NARROW_TRY(check_output_path(o.output, true));
   std::vector<TensorInfo> outputs = source.tensors();
@@ -80,7 +82,6 @@ Result<ConvertReport> write_gguf(const model::ModelSource& source, const Convert
   NARROW_ASSIGN(io::gguf::Metadata metadata, base_metadata(source, progress));
   metadata.set_u32("general.file_type", file_type(outputs));
   if (quantized) metadata.set_u32("general.quantization_version", kQuantizationVersion);
-  nlohmann::ordered_json recipe = {{"command", "convert"}};
   if (type) recipe["type"] = format_info(*type).name;
   io::gguf::WriterOptions options;
   options.split_max_bytes = o.split_max_bytes;
@@ -113,15 +114,23 @@ Result<ConvertReport> write_gguf(const model::ModelSource& source, const Convert
 }  // namespace
 
 Result<ConvertReport> run_convert(const ConvertOptions& o, ProgressSink& progress) {
+  NARROW_ASSIGN(const auto source, model::ModelSource::open(o.source));
+  return convert_source(source, o, {{"command", "convert"}}, progress);
+}
+
+Result<ConvertReport> convert_source(const std::shared_ptr<const model::ModelSource>& source,
+                                     const ConvertOptions& o, const nlohmann::ordered_json& recipe,
+                                     ProgressSink& progress) {
   NARROW_ASSIGN(const std::optional<Format> type, parse_type(o.type));
   if (o.output.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "no output given: say -o FILE.gguf, or -o FOLDER");
   }
-  NARROW_ASSIGN(const auto source, model::ModelSource::open(o.source));
-  NARROW_TRY(refuse_int8_file(*source));
   const bool gguf = wants_gguf(o.output);
-  auto report = gguf ? write_gguf(*source, o, type, progress)
-                     : write_hf_folder(source, o.output, type, o.split_max_bytes, progress);
+  const Status int8 = refuse_int8_file(*source);
+  if (gguf) NARROW_TRY(int8);
+  auto report = gguf        ? write_gguf(*source, o, type, recipe, progress)
+                : int8.ok() ? write_hf_folder(source, o.output, type, o.split_max_bytes, progress)
+                            : write_compressed_tensors(source, o.output, type, o.split_max_bytes, progress);
   if (!report.ok()) return report;
   const std::string_view name = type ? format_info(*type).name : "the type";
   if (report->overflowed > 0) {

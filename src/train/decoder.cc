@@ -153,6 +153,31 @@ Result<std::unique_ptr<Decoder>> Decoder::create_random(const ModelConfig& c, st
   return d;
 }
 
+void Decoder::to(at::Device device) {
+  const at::NoGradGuard off;
+  const auto move = [&](at::Tensor& t) {
+    if (t.device() == device) return;
+    const bool trained = t.requires_grad();
+    t = t.detach().to(device).set_requires_grad(trained);
+  };
+  for (auto& [name, w] : weights_) move(w);
+  for (auto& [name, lora] : loras_) {
+    move(lora.a);
+    move(lora.b);
+  }
+  angles_.clear();
+  constant_.clear();
+}
+
+namespace {
+
+// Nodes compute on the CPU.
+at::Tensor through(Node& node, const at::Tensor& x) {
+  return x.device().is_cpu() ? node.apply(x) : node.apply(x.to(at::kCPU)).to(x.device());
+}
+
+}  // namespace
+
 void Decoder::attach_cache(std::int64_t layer, std::shared_ptr<Node> keys, std::shared_ptr<Node> values) {
   cache_nodes_.resize(static_cast<std::size_t>(config_.n_layer));
   cache_nodes_[static_cast<std::size_t>(layer)] = {std::move(keys), std::move(values)};
@@ -173,7 +198,7 @@ at::Tensor Decoder::make_effective(const std::string& name) {
     w = w + at::mm(lora->second.b, lora->second.a) * lora->second.scale;
   }
   const auto node = weight_nodes_.find(name);
-  return node == weight_nodes_.end() ? w : node->second->apply(w);
+  return node == weight_nodes_.end() ? w : through(*node->second, w);
 }
 
 at::Tensor Decoder::effective(const std::string& name) {
@@ -254,17 +279,6 @@ at::Tensor Decoder::rotate(const at::Tensor& x, std::int64_t layer) {
   return rope(x, a.cos, a.sin, config_.rope.style == model::RopeStyle::kInterleaved);
 }
 
-const at::Tensor& Decoder::mask(std::int64_t t, bool sliding, const at::Tensor& like) {
-  at::Tensor& m = masks_[{t, sliding}];
-  if (m.defined() && m.scalar_type() == like.scalar_type()) return m;
-  const at::Tensor row = at::arange(t, at::kLong).unsqueeze(1), column = at::arange(t, at::kLong);
-  at::Tensor hidden = column > row;
-  if (sliding && config_.sliding_window > 0) hidden = hidden | (column <= row - config_.sliding_window);
-  m = at::zeros({t, t}, like.options())
-          .masked_fill(hidden.to(like.device()), -std::numeric_limits<float>::infinity());
-  return m;
-}
-
 at::Tensor Decoder::attention(std::int64_t index, const at::Tensor& x) {
   const ModelConfig& c = config_;
   const std::int64_t b = x.size(0), t = x.size(1), n_q = c.n_head * c.head_dim,
@@ -272,7 +286,7 @@ at::Tensor Decoder::attention(std::int64_t index, const at::Tensor& x) {
   at::Tensor in = norm(block(index, "attn_norm"), x), q, k, v;
   const bool fused = weights_.contains(block(index, "attn_qkv.weight"));
   const auto node = input_nodes_.find(block(index, fused ? "attn_qkv.weight" : "attn_q.weight"));
-  if (node != input_nodes_.end()) in = node->second->apply(in);
+  if (node != input_nodes_.end()) in = through(*node->second, in);
   if (fused) {
     const at::Tensor qkv = linear(block(index, "attn_qkv"), in);
     q = qkv.narrow(-1, 0, n_q), k = qkv.narrow(-1, n_q, n_kv), v = qkv.narrow(-1, n_q + n_kv, n_kv);
@@ -286,25 +300,16 @@ at::Tensor Decoder::attention(std::int64_t index, const at::Tensor& x) {
   v = v.reshape({b, t, c.n_head_kv, c.head_dim});
   if (!cache_nodes_.empty()) {
     const auto& [keys, values] = cache_nodes_[static_cast<std::size_t>(index)];
-    if (keys) k = keys->apply(k.flatten(0, 1)).view(k.sizes());
-    if (values) v = values->apply(v.flatten(0, 1)).view(v.sizes());
+    if (keys) k = through(*keys, k.flatten(0, 1)).view(k.sizes());
+    if (values) v = through(*values, v.flatten(0, 1)).view(v.sizes());
   }
-  // Query heads share key heads in consecutive groups: their rows stand below each other.
-  const std::int64_t group = c.n_head / c.n_head_kv;
-  const auto heads = [&](const at::Tensor& y, std::int64_t n) {  // -> [b * n_head_kv, n * t, head_dim]
-    return y.view({b, t, c.n_head_kv, n, c.head_dim})
-        .permute({0, 2, 3, 1, 4})
-        .reshape({b * c.n_head_kv, n * t, c.head_dim});
-  };
-  const double scale = c.attn_scale != 0.0f ? c.attn_scale : 1.0 / std::sqrt(static_cast<double>(c.head_dim));
-  const bool sliding = c.layers[static_cast<std::size_t>(index)].sliding;
-  const at::Tensor qh = heads(q, group), kh = heads(k, 1), vh = heads(v, 1);
-  at::Tensor scores = at::bmm(qh, kh.transpose(1, 2)).view({b * c.n_head_kv, group, t, t});
-  at::Tensor weights = masked_softmax(scores, scale, c.attn_softcap, mask(t, sliding, x));
-  at::Tensor out = at::bmm(weights.view({b * c.n_head_kv, group * t, t}), vh);
-  out = out.view({b, c.n_head_kv, group, t, c.head_dim}).permute({0, 3, 1, 2, 4}).reshape({b, t, n_q});
+  AttentionShape shape;
+  shape.scale = c.attn_scale != 0.0f ? c.attn_scale : 1.0 / std::sqrt(static_cast<double>(c.head_dim));
+  shape.softcap = c.attn_softcap;
+  shape.window = c.layers[static_cast<std::size_t>(index)].sliding ? c.sliding_window : 0;
+  at::Tensor out = train::attention(q, k, v, shape);
   const auto inner = input_nodes_.find(block(index, "attn_output.weight"));
-  if (inner != input_nodes_.end()) out = inner->second->apply(out);
+  if (inner != input_nodes_.end()) out = through(*inner->second, out);
   return norm(block(index, "post_attention_norm"), linear(block(index, "attn_output"), out));
 }
 
@@ -328,7 +333,7 @@ at::Tensor Decoder::feed_forward(std::int64_t index, const at::Tensor& x) {
   at::Tensor in = norm(block(index, "ffn_norm"), x);
   const bool has_gate = weights_.contains(block(index, "ffn_gate.weight"));
   const auto node = input_nodes_.find(block(index, "ffn_up.weight"));
-  if (node != input_nodes_.end()) in = node->second->apply(in);
+  if (node != input_nodes_.end()) in = through(*node->second, in);
   at::Tensor up = linear(block(index, "ffn_up"), in), gate;
   if (has_gate) {
     gate = linear(block(index, "ffn_gate"), in);
@@ -344,7 +349,7 @@ at::Tensor Decoder::feed_forward(std::int64_t index, const at::Tensor& x) {
     inner = activate(gate) * up;
   }
   const auto down = input_nodes_.find(block(index, "ffn_down.weight"));
-  if (down != input_nodes_.end()) inner = down->second->apply(inner);
+  if (down != input_nodes_.end()) inner = through(*down->second, inner);
   return norm(block(index, "post_ffw_norm"), linear(block(index, "ffn_down"), inner));
 }
 
@@ -393,7 +398,7 @@ at::Tensor Decoder::head_weight() { return effective(head_name()); }
 at::Tensor Decoder::head_input(const at::Tensor& h) {
   // A tied head's input has a node of its own, under the name that a head would have.
   const auto node = input_nodes_.find("output.weight");
-  return node == input_nodes_.end() ? h : node->second->apply(h);
+  return node == input_nodes_.end() ? h : through(*node->second, h);
 }
 
 at::Tensor Decoder::head(const at::Tensor& h) {

@@ -38,6 +38,10 @@ class Decoder {
   const model::ModelConfig& config() const { return config_; }
   // Canonical names ("blk.0.attn_q.weight"), sorted. A tied head has no entry of its own.
   std::map<std::string, at::Tensor>& weights() { return weights_; }
+  const std::map<std::string, at::Tensor>& weights() const { return weights_; }
+  // Moves weights and LoRAs; what requires gradients goes on doing so. Nodes stay on the CPU, and tensors
+  // travel to them.
+  void to(at::Device device);
   at::Tensor weight(const std::string& name) const;  // undefined where there is none
 
   // Nodes, by the weight's canonical name. A node on a weight's input stands for all weights with that input
@@ -59,6 +63,7 @@ class Decoder {
     return cache_nodes_;
   }
   std::map<std::string, Lora>& loras() { return loras_; }
+  const std::map<std::string, Lora>& loras() const { return loras_; }
   // Adds every LoRA's product to its weight and forgets it.
   void merge_loras();
 
@@ -105,8 +110,6 @@ class Decoder {
     at::Tensor cos, sin;
   };
   const Angles& angles(std::int64_t t, bool local, const at::Tensor& like);
-  // 0 where position i sees j, -infinity elsewhere: [t, t].
-  const at::Tensor& mask(std::int64_t t, bool sliding, const at::Tensor& like);
 
   model::ModelConfig config_;
   std::map<std::string, at::Tensor> weights_;
@@ -120,7 +123,6 @@ class Decoder {
   };
   std::map<std::string, Shared> shared_;
   std::map<std::pair<std::int64_t, bool>, Angles> angles_;
-  std::map<std::pair<std::int64_t, bool>, at::Tensor> masks_;
   bool checkpointing_ = false;
   // Layers as functions, which must outlive the backward pass.
   std::map<std::int64_t, std::unique_ptr<std::function<at::Tensor(const at::Tensor&)>>> recomputed_;

@@ -3,6 +3,7 @@
 #include <dnnl.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "train/vector_math.h"
@@ -190,67 +191,128 @@ class Rope : public Function<Rope> {
   }
 };
 
-struct Visible {
-  std::int64_t begin = 0, end = 0;  // columns of a row that are not hidden: one range
+constexpr std::int64_t kQueries = 128;  // positions of queries that meet a stretch of keys at a time
+
+// One (sequence, key head): its queries [t, group, d], keys and values [t, d], at these places and strides.
+struct HeadPlace {
+  std::int64_t q, kv;
 };
 
-std::vector<Visible> visible_columns(const at::Tensor& mask) {
-  const std::int64_t t = mask.size(0);
-  const float* m = mask.data_ptr<float>();
-  std::vector<Visible> rows(static_cast<std::size_t>(t));
-  for (std::int64_t r = 0; r < t; ++r) {
-    Visible& v = rows[static_cast<std::size_t>(r)];
-    while (v.begin < t && m[r * t + v.begin] != 0.0f) ++v.begin;
-    v.end = t;
-    while (v.end > v.begin && m[r * t + v.end - 1] != 0.0f) --v.end;
-  }
-  return rows;
-}
-
-class MaskedSoftmax : public Function<MaskedSoftmax> {
+class Attention : public Function<Attention> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& scores_in, double scale,
-                            const at::Tensor& mask) {
-    const at::Tensor scores = scores_in.contiguous();
-    const std::int64_t t = scores.size(-1), rows = scores.numel() / t;
-    const std::vector<Visible> visible = visible_columns(mask);
-    at::Tensor p = at::empty_like(scores);
-    const float* s = scores.data_ptr<float>();
-    float* out = p.data_ptr<float>();
-    const auto k = static_cast<float>(scale);
-    at::parallel_for(0, rows, grain(t), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        const Visible v = visible[static_cast<std::size_t>(r % t)];
-        float* y = out + r * t;
-        const std::int64_t n = v.end - v.begin;
-        std::fill(y, y + v.begin, 0.0f);
-        std::fill(y + v.end, y + t, 0.0f);
-        for (std::int64_t i = v.begin; i < v.end; ++i) y[i] = s[r * t + i] * k;
-        const float sum = exp_row(y + v.begin, greatest(y + v.begin, n), y + v.begin, n);
-        const float inverse = 1.0f / sum;
-        for (std::int64_t i = v.begin; i < v.end; ++i) y[i] *= inverse;
-      }
-    });
-    ctx->save_for_backward({p});
-    ctx->saved_data["scale"] = scale;
+  struct Plan {
+    std::int64_t b, t, n_head, n_kv, d, group, q_stride, kv_stride, window;
+    float scale;
+    HeadPlace place(std::int64_t i) const {
+      const std::int64_t sequence = i / n_kv, head = i % n_kv;
+      return {sequence * t * q_stride + head * group * d, sequence * t * kv_stride + head * d};
+    }
+    // Of the probabilities of queries [q0, q1) and all of their keys, for each of the group's heads.
+    std::int64_t key_begin(std::int64_t q0) const {
+      return window > 0 ? std::max<std::int64_t>(0, q0 - window + 1) : 0;
+    }
+    std::int64_t block_size(std::int64_t q0, std::int64_t q1) const {
+      return group * (q1 - q0) * (q1 - key_begin(q0));
+    }
+    std::int64_t size() const {  // of all probabilities of one place
+      std::int64_t n = 0;
+      for (std::int64_t q0 = 0; q0 < t; q0 += kQueries) n += block_size(q0, std::min(q0 + kQueries, t));
+      return n;
+    }
+  };
+
+  static Plan plan(const at::Tensor& q, const at::Tensor& k, double scale, std::int64_t window) {
+    Plan p{};
+    p.b = q.size(0), p.t = q.size(1), p.n_head = q.size(2), p.d = q.size(3), p.n_kv = k.size(2);
+    p.group = p.n_head / p.n_kv, p.q_stride = p.n_head * p.d, p.kv_stride = p.n_kv * p.d;
+    p.window = window, p.scale = static_cast<float>(scale);
     return p;
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const at::Tensor p = ctx->get_saved_variables()[0], d = grads[0].contiguous();
-    const std::int64_t t = p.size(-1), rows = p.numel() / t;
-    at::Tensor dx = at::empty_like(p);
-    const float *ps = p.data_ptr<float>(), *ds = d.data_ptr<float>();
-    float* out = dx.data_ptr<float>();
-    const auto k = static_cast<float>(ctx->saved_data["scale"].toDouble());
-    at::parallel_for(0, rows, grain(t), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        const float *a = ps + r * t, *b = ds + r * t;
-        const float mean = dot(a, b, t);
-        for (std::int64_t i = 0; i < t; ++i) out[r * t + i] = k * a[i] * (b[i] - mean);
+  static void gemm(char ta, char tb, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+                   std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+                   std::int64_t ldc) {
+    dnnl_sgemm(ta, tb, m, n, k, 1.0f, a, lda, b, ldb, beta, c, ldc);
+  }
+
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q_in, const at::Tensor& k_in,
+                            const at::Tensor& v_in, double scale, std::int64_t window) {
+    const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
+    const Plan p = plan(q, k, scale, window);
+    const std::int64_t places = p.b * p.n_kv, size = p.size();
+    at::Tensor out = at::empty_like(q), probabilities = at::empty({places, size}, q.options());
+    const float *qs = q.data_ptr<float>(), *ks = k.data_ptr<float>(), *vs = v.data_ptr<float>();
+    float *os = out.data_ptr<float>(), *ps = probabilities.data_ptr<float>();
+    at::parallel_for(0, places, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const HeadPlace at = p.place(i);
+        float* block = ps + i * size;
+        for (std::int64_t q0 = 0; q0 < p.t; q0 += kQueries) {
+          const std::int64_t q1 = std::min(q0 + kQueries, p.t), k0 = p.key_begin(q0), n = q1 - k0,
+                             m = q1 - q0;
+          for (std::int64_t g = 0; g < p.group; ++g, block += m * n) {
+            const std::int64_t qo = at.q + q0 * p.q_stride + g * p.d, ko = at.kv + k0 * p.kv_stride;
+            gemm('N', 'T', m, n, p.d, qs + qo, p.q_stride, ks + ko, p.kv_stride, 0.0f, block, n);
+            for (std::int64_t r = 0; r < m; ++r) softmax(block + r * n, n, p, q0 + r, k0);
+            gemm('N', 'N', m, p.d, n, block, n, vs + ko, p.kv_stride, 0.0f, os + qo, p.q_stride);
+          }
+        }
       }
     });
-    return {dx, at::Tensor(), at::Tensor()};
+    ctx->save_for_backward({q, k, v, probabilities});
+    ctx->saved_data["scale"] = scale;
+    ctx->saved_data["window"] = window;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], d_out = grads[0].contiguous();
+    const Plan p = plan(q, k, ctx->saved_data["scale"].toDouble(), ctx->saved_data["window"].toInt());
+    const std::int64_t places = p.b * p.n_kv, size = p.size();
+    at::Tensor dq = at::empty_like(q), dk = at::zeros_like(k), dv = at::zeros_like(v);
+    const float *qs = q.data_ptr<float>(), *ks = k.data_ptr<float>(), *vs = v.data_ptr<float>(),
+                *ps = saved[3].data_ptr<float>(), *ds = d_out.data_ptr<float>();
+    float *dqs = dq.data_ptr<float>(), *dks = dk.data_ptr<float>(), *dvs = dv.data_ptr<float>();
+    at::parallel_for(0, places, 1, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<float> scores(static_cast<std::size_t>(std::min(kQueries, p.t) * p.t));
+      for (std::int64_t i = begin; i < end; ++i) {
+        const HeadPlace at = p.place(i);
+        const float* block = ps + i * size;
+        for (std::int64_t q0 = 0; q0 < p.t; q0 += kQueries) {
+          const std::int64_t q1 = std::min(q0 + kQueries, p.t), k0 = p.key_begin(q0), n = q1 - k0,
+                             m = q1 - q0;
+          for (std::int64_t g = 0; g < p.group; ++g, block += m * n) {
+            const std::int64_t qo = at.q + q0 * p.q_stride + g * p.d, ko = at.kv + k0 * p.kv_stride;
+            float* s = scores.data();
+            gemm('T', 'N', n, p.d, m, block, n, ds + qo, p.q_stride, 1.0f, dvs + ko, p.kv_stride);
+            gemm('N', 'T', m, n, p.d, ds + qo, p.q_stride, vs + ko, p.kv_stride, 0.0f, s, n);
+            for (std::int64_t r = 0; r < m; ++r) {
+              const float* a = block + r * n;
+              float* b = s + r * n;
+              const float mean = dot(a, b, n);
+              for (std::int64_t c = 0; c < n; ++c) b[c] = p.scale * a[c] * (b[c] - mean);
+            }
+            gemm('N', 'N', m, p.d, n, s, n, ks + ko, p.kv_stride, 0.0f, dqs + qo, p.q_stride);
+            gemm('T', 'N', n, p.d, m, s, n, qs + qo, p.q_stride, 1.0f, dks + ko, p.kv_stride);
+          }
+        }
+      }
+    });
+    return {dq, dk, dv, at::Tensor(), at::Tensor()};
+  }
+
+ private:
+  // Scores of the query at `position` with keys [k0, k0 + n), of which it sees a stretch; the rest become 0.
+  static void softmax(float* s, std::int64_t n, const Plan& p, std::int64_t position, std::int64_t k0) {
+    const std::int64_t first = (p.window > 0 ? std::max<std::int64_t>(position - p.window + 1, k0) : k0) - k0;
+    const std::int64_t end = position + 1 - k0, seen = end - first;
+    std::fill(s, s + first, 0.0f);
+    std::fill(s + end, s + n, 0.0f);
+    float* y = s + first;
+    for (std::int64_t i = 0; i < seen; ++i) y[i] *= p.scale;
+    const float inverse = 1.0f / exp_row(y, greatest(y, seen), y, seen);
+    for (std::int64_t i = 0; i < seen; ++i) y[i] *= inverse;
   }
 };
 
@@ -306,11 +368,21 @@ at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& si
   return d == 2 * pairs ? y : at::cat({y, x.narrow(-1, 2 * pairs, d - 2 * pairs)}, -1);
 }
 
-at::Tensor masked_softmax(const at::Tensor& scores, double scale, double softcap, const at::Tensor& mask) {
-  if (softcap == 0.0 && is_plain_float(scores)) return MaskedSoftmax::apply(scores, scale, mask);
-  at::Tensor s = scores * scale;
-  if (softcap != 0.0) s = at::tanh(s / softcap) * softcap;
-  return at::softmax(s + mask, -1);
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionShape& shape) {
+  const std::int64_t b = q.size(0), t = q.size(1), n_head = q.size(2), n_kv = k.size(2), d = q.size(3);
+  if (is_plain_float(q) && shape.softcap == 0.0) {
+    return Attention::apply(q, k, v, shape.scale, shape.window).flatten(2);
+  }
+  const at::Tensor row = at::arange(t, at::kLong).unsqueeze(1), column = at::arange(t, at::kLong);
+  at::Tensor hidden = column > row;
+  if (shape.window > 0) hidden = hidden | (column <= row - shape.window);
+  const at::Tensor qh = q.view({b, t, n_kv, n_head / n_kv, d}).permute({0, 2, 3, 1, 4});
+  const at::Tensor kh = k.permute({0, 2, 1, 3}).unsqueeze(2), vh = v.permute({0, 2, 1, 3}).unsqueeze(2);
+  at::Tensor s = at::matmul(qh, kh.transpose(-1, -2)) * shape.scale;
+  if (shape.softcap != 0.0) s = at::tanh(s / shape.softcap) * shape.softcap;
+  s = s.masked_fill(hidden.to(s.device()), -std::numeric_limits<float>::infinity());
+  return at::matmul(at::softmax(s, -1), vh).permute({0, 3, 1, 2, 4}).reshape({b, t, n_head * d});
 }
 
 }  // namespace narrow::train

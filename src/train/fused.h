@@ -25,8 +25,15 @@ at::Tensor silu_mul(const at::Tensor& gate, const at::Tensor& up);
 // else (i, i + dims / 2); elements from dims on stay.
 at::Tensor rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool interleaved);
 
-// softmax(cap(scale * scores) + mask) over the last dimension; scores [.., t, t], mask [t, t] of 0 and
-// -infinity. softcap 0: none; else cap(x) = softcap * tanh(x / softcap).
-at::Tensor masked_softmax(const at::Tensor& scores, double scale, double softcap, const at::Tensor& mask);
+struct AttentionShape {
+  double scale = 1.0;       // of q.k
+  double softcap = 0.0;     // cap(x) = softcap * tanh(x / softcap); 0: none
+  std::int64_t window = 0;  // position p sees p - window + 1 .. p; 0: all up to p
+};
+
+// Causal attention: q [b, t, n_head, d], k and v [b, t, n_head_kv, d] -> [b, t, n_head * d]. Query heads
+// share key heads in consecutive groups (Ainslie et al. 2023).
+at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const AttentionShape& shape);
 
 }  // namespace narrow::train

@@ -1,10 +1,16 @@
 #include "train/prepare.h"
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "formats/grid.h"
+#include "kernels/dense_int8.h"
 #include "model/int8_parts.h"
+#include "train/nodes/activation.h"
 #include "train/nodes/block_weight.h"
+#include "train/nodes/cache.h"
+#include "train/nodes/int8_row_weight.h"
 
 namespace narrow::train {
 namespace {
@@ -15,6 +21,10 @@ class Preparation {
       : student_(student), start_(start), o_(options), file_(start.path().string()) {}
 
   Result<std::vector<GraphRow>> run() {
+    if (start_.is_gguf()) {
+      NARROW_ASSIGN(const io::gguf::Metadata metadata, start_.gguf_metadata());
+      NARROW_ASSIGN(int8_, model::int8_settings(metadata, file_));
+    }
     for (std::size_t i = 0; i < start_.tensors().size(); ++i) NARROW_TRY(tensor(i));
     for (const auto& [name, w] : student_.weights()) {
       if (!start_.find(name)) {
@@ -22,6 +32,8 @@ class Preparation {
                           "{}: tensor '{}' of the reference is missing; is it the same model?", file_, name);
       }
     }
+    NARROW_TRY(inputs());
+    NARROW_TRY(caches());
     return std::move(graph_);
   }
 
@@ -41,7 +53,9 @@ class Preparation {
     }
     GraphRow row{info.name, info.shape.text(), "", "", false};
     const bool is_matrix = model::is_quantizable(info);
-    if (is_matrix && formats::grid_codec(info.format) != nullptr) {
+    if (is_matrix && info.format == Format::kI8) {
+      NARROW_TRY(int8_weight(i, info, w, row));
+    } else if (is_matrix && formats::grid_codec(info.format) != nullptr) {
       NARROW_TRY(block_weight(i, info, w, row));
     } else {
       NARROW_TRY(start_.read_f32(i, 0, info.shape.rows(), w.data_ptr<float>()));
@@ -66,6 +80,48 @@ class Preparation {
                   BlockWeight::create(info.format, std::move(bytes), info.shape[0], info.shape[1], options));
     {
       const at::NoGradGuard off;
+      // Half of what error feedback rounded the other way would lie at the edge of its cell, where the first
+      // steps, whose directions are mostly noise, turn thousands of well-chosen codes. From further inside
+      // only what is pushed for long gets over.
+      const at::Tensor centre = node->start_values();
+      w.copy_(centre + o_.lean * (node->start_latent(w) - centre));
+    }
+    row.weight = node->describe();
+    w.set_requires_grad(row.trained && o_.what == TrainWhat::kAll);
+    student_.attach_weight(info.name, node);
+    return {};
+  }
+
+  // A tensor of the int8 parts beside `stem`, empty where there is none.
+  template <class T>
+  Result<std::vector<T>> part(const std::string& stem, std::string_view suffix) const {
+    const auto index = start_.find(stem + std::string(suffix));
+    if (!index) return std::vector<T>();
+    const TensorInfo& info = start_.tensors()[*index];
+    std::vector<T> out(info.bytes() / sizeof(T));
+    NARROW_TRY(start_.read_raw(*index, 0, info.shape.rows(), reinterpret_cast<std::byte*>(out.data())));
+    return out;
+  }
+
+  static std::string stem_of(const std::string& weight) { return weight.substr(0, weight.rfind(".weight")); }
+
+  Status int8_weight(std::size_t i, const TensorInfo& info, at::Tensor& w, GraphRow& row) {
+    const std::string stem = stem_of(info.name);
+    std::vector<std::int8_t> codes(info.bytes());
+    NARROW_TRY(start_.read_raw(i, 0, info.shape.rows(), reinterpret_cast<std::byte*>(codes.data())));
+    NARROW_ASSIGN(const std::vector<float> scales, part<float>(stem, model::int8_part::kWeightScale));
+    row.trained = !frozen(info.name);
+    Int8RowOptions options;
+    options.learned = row.trained && o_.learn_scales;
+    options.scaled_gradient = false;
+    NARROW_ASSIGN(options.outliers, part<std::int32_t>(stem, model::int8_part::kOutlierIndex));
+    if (const auto stored = start_.find(stem + std::string(model::int8_part::kOutlierWeight))) {
+      options.outlier_format = start_.tensors()[*stored].format;
+    }
+    NARROW_ASSIGN(const auto node,
+                  Int8RowWeight::create(codes, scales, info.shape[0], info.shape[1], options));
+    {
+      const at::NoGradGuard off;
       w.copy_(node->start_latent(w));
     }
     row.weight = node->describe();
@@ -74,10 +130,116 @@ class Preparation {
     return {};
   }
 
+  // The head of a file of 8-bit weights is made of the embedding when the file is loaded (ops/weight.cc).
+  Status int8_head() {
+    const at::Tensor embedding = student_.effective("token_embd.weight");
+    if (embedding.requires_grad()) {
+      return make_error(
+          ErrorCode::kUnsupported,
+          "{}: its head is rounded from the embedding anew whenever it is loaded; freeze token_embd.weight",
+          file_);
+    }
+    NARROW_ASSIGN(const std::vector<std::int32_t> outliers,
+                  part<std::int32_t>("output", model::int8_part::kOutlierIndex));
+    const at::NoGradGuard off;
+    at::Tensor inner = embedding.clone();
+    for (const std::int32_t c : outliers) inner.select(1, c).zero_();
+    const at::Tensor largest = inner.abs().amax(1).contiguous();
+    std::vector<float> scales(static_cast<std::size_t>(largest.numel()));
+    for (std::size_t r = 0; r < scales.size(); ++r) {
+      scales[r] = kernels::dense_int8_scale(largest.data_ptr<float>()[r] / 127.0f);
+    }
+    Int8RowOptions options;
+    options.outliers = outliers;
+    options.outlier_format = Format::kF32;
+    const std::vector<std::int8_t> codes(static_cast<std::size_t>(embedding.numel()));  // not started from
+    NARROW_ASSIGN(const auto node,
+                  Int8RowWeight::create(codes, scales, embedding.size(0), embedding.size(1), options));
+    student_.weights()["output.weight"] = node->apply(embedding);
+    return {};
+  }
+
+  Result<std::shared_ptr<Int8Activation>> input_node(const std::string& stem, std::int64_t k) const {
+    ActivationOptions a;
+    a.asymmetric = int8_->asymmetric;
+    a.scaled_gradient = false;
+    if (int8_->static_scales) {
+      NARROW_ASSIGN(const std::vector<float> scale, part<float>(stem, model::int8_part::kInputScale));
+      NARROW_ASSIGN(const std::vector<std::int32_t> zero,
+                    part<std::int32_t>(stem, model::int8_part::kInputZero));
+      if (scale.size() != 1) {
+        return make_error(ErrorCode::kCorrupt, "{}: tensor '{}{}' f32 [1] is missing, and scales are static",
+                          file_, stem, model::int8_part::kInputScale);
+      }
+      a.range = o_.observe_ranges ? ActivationRange::kObserved
+                : o_.learn_scales ? ActivationRange::kLearned
+                                  : ActivationRange::kFixed;
+      a.scale = scale[0];
+      a.zero = zero.empty() ? 0 : zero[0];
+    }
+    NARROW_ASSIGN(a.outliers, part<std::int32_t>(stem, model::int8_part::kOutlierIndex));
+    return Int8Activation::create(k, a);
+  }
+
+  // Nodes on what products take in: one for all weights that share an input.
+  Status inputs() {
+    const bool as_file = o_.activations == Activations::kAsFile && int8_.has_value();
+    if (!as_file && o_.activations != Activations::kEngine) return {};
+    if (as_file && int8_->weight_bits == 8 && student_.head_name() == "token_embd.weight")
+      NARROW_TRY(int8_head());
+    const auto attach = [&](const std::string& stem, const std::vector<std::string>& names) -> Status {
+      const at::Tensor w = student_.weight(names.front());
+      if (!w.defined()) return {};
+      std::shared_ptr<Node> node;
+      if (as_file) {
+        NARROW_ASSIGN(node, input_node(stem, w.size(1)));
+      } else {
+        // Only products with block formats are of integers.
+        if (!student_.weight_nodes().contains(names.front())) return {};
+        ActivationOptions a;
+        a.range = ActivationRange::kBlock;
+        NARROW_ASSIGN(node, Int8Activation::create(w.size(1), a));
+      }
+      for (const std::string& name : names) {
+        if (name != "output.weight" && !student_.weight(name).defined()) continue;
+        student_.attach_input(name, node);
+        for (GraphRow& row : graph_) {
+          if (row.name == name) row.input = node->describe();
+        }
+      }
+      return {};
+    };
+    for (std::int64_t i = 0; i < student_.config().n_layer; ++i) {
+      const std::string p = fmt::format("blk.{}.", i);
+      NARROW_TRY(attach(p + "attn_q", {p + "attn_q.weight", p + "attn_k.weight", p + "attn_v.weight"}));
+      NARROW_TRY(attach(p + "attn_qkv", {p + "attn_qkv.weight"}));
+      NARROW_TRY(attach(p + "attn_output", {p + "attn_output.weight"}));
+      NARROW_TRY(attach(p + "ffn_up", {p + "ffn_up.weight", p + "ffn_gate.weight"}));
+      NARROW_TRY(attach(p + "ffn_down", {p + "ffn_down.weight"}));
+    }
+    return attach("output", {student_.head_name(), "output.weight"});
+  }
+
+  Status caches() {
+    if (o_.cache_keys == Format::kF32 && o_.cache_values == Format::kF32) return {};
+    for (std::int64_t i = 0; i < student_.config().n_layer; ++i) {
+      std::shared_ptr<Node> keys, values;
+      if (o_.cache_keys != Format::kF32) {
+        NARROW_ASSIGN(keys, CacheNode::create(o_.cache_keys, student_.config().head_dim));
+      }
+      if (o_.cache_values != Format::kF32) {
+        NARROW_ASSIGN(values, CacheNode::create(o_.cache_values, student_.config().head_dim));
+      }
+      student_.attach_cache(i, keys, values);
+    }
+    return {};
+  }
+
   Decoder& student_;
   const model::ModelSource& start_;
   const PrepareOptions& o_;
   std::string file_;
+  std::optional<model::Int8Settings> int8_;
   std::vector<GraphRow> graph_;
 };
 

@@ -27,7 +27,9 @@ enum class Activations : std::uint8_t {
 struct PrepareOptions {
   TrainWhat what = TrainWhat::kAll;
   bool learn_scales = true;  // LSQ; false: as in the file
+  double lean = 0.7;         // of the way from a code's value to the full-precision weight, within its cell
   Activations activations = Activations::kAsFile;
+  bool observe_ranges = false;  // static ranges follow a moving average instead of gradients
   std::function<bool(const std::string&)> is_frozen;  // by canonical name; null: the embedding alone
   // Formats of the simulated KV cache (q8_0, q4_0); kF32: none.
   Format cache_keys = Format::kF32, cache_values = Format::kF32;

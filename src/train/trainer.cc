@@ -37,7 +37,8 @@ Status check(const TrainerOptions& o, const Dataset& data) {
   const auto bad = [](const std::string& what) {
     return make_error(ErrorCode::kInvalidArgument, "{}", what);
   };
-  if (o.steps < 1) return bad(fmt::format("--steps {}: at least 1", o.steps));
+  if (o.steps < 0 || o.max_seconds < 0) return bad(fmt::format("--steps {}: at least 1", o.steps));
+  if (o.steps == 0 && o.max_seconds == 0) return bad("say how long: --steps N or --minutes N");
   if (o.micro_windows < 1) return bad(fmt::format("--micro-batch {}: at least 1 window", o.micro_windows));
   if (!(o.lr >= 0) || !std::isfinite(o.lr)) return bad(fmt::format("--lr {}: 0 or more", o.lr));
   if (o.loss.kl_weight < 0 || o.loss.ce_weight < 0 || !(o.loss.temperature > 0)) {
@@ -56,26 +57,16 @@ Trainer::Trainer(Decoder& student, Decoder* teacher, const Dataset& data, const 
       data_(data),
       options_(options),
       optimizer_(std::move(optimizer)),
-      group_(group) {
+      group_(group),
+      planned_(options.steps > 0) {
   collect_nodes(student_, node_names_, nodes_);
 }
 
-Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teacher, const Dataset& data,
-                                                 const TrainerOptions& options, Group* group) {
-  TrainerOptions o = options;
-  NARROW_TRY(check(o, data));
-  o.schedule.steps = o.steps;
-  o.loss.logit_scale = student.config().logit_scale;
-  o.loss.softcap = student.config().final_softcap;
-  if (teacher == nullptr) o.loss.kl_weight = 0;
-  if (o.loss.kl_weight == 0 && o.loss.ce_weight == 0) {
-    return make_error(
-        ErrorCode::kInvalidArgument,
-        "nothing to learn from: a teacher for the KL divergence, or a weight for cross-entropy");
-  }
+std::vector<Parameter> trained_parameters(const Decoder& student, double lr, double lr_scales,
+                                          double weight_decay) {
   std::vector<Parameter> parameters;
   for (const auto& [name, w] : student.weights()) {
-    if (w.requires_grad()) parameters.push_back({name, w, 1.0, w.dim() >= 2 ? o.weight_decay : 0.0});
+    if (w.requires_grad()) parameters.push_back({name, w, 1.0, w.dim() >= 2 ? weight_decay : 0.0});
   }
   for (const auto& [name, lora] : student.loras()) {
     parameters.push_back({name + ".lora_a", lora.a, 1.0, 0.0});
@@ -92,9 +83,26 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teac
       const double size = p.tensor.detach().abs().mean().item<double>();
       const double relative = size > 0 ? size : 1.0;
       parameters.push_back(
-          {names[i] + "." + p.name, p.tensor, o.lr > 0 ? o.lr_scales * relative / o.lr : 0.0, 0.0});
+          {names[i] + "." + p.name, p.tensor, lr > 0 ? lr_scales * relative / lr : 0.0, 0.0});
     }
   }
+  return parameters;
+}
+
+Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teacher, const Dataset& data,
+                                                 const TrainerOptions& options, Group* group) {
+  TrainerOptions o = options;
+  NARROW_TRY(check(o, data));
+  o.schedule.steps = std::max<std::int64_t>(o.steps, 1);
+  o.loss.logit_scale = student.config().logit_scale;
+  o.loss.softcap = student.config().final_softcap;
+  if (teacher == nullptr) o.loss.kl_weight = 0;
+  if (o.loss.kl_weight == 0 && o.loss.ce_weight == 0) {
+    return make_error(
+        ErrorCode::kInvalidArgument,
+        "nothing to learn from: a teacher for the KL divergence, or a weight for cross-entropy");
+  }
+  std::vector<Parameter> parameters = trained_parameters(student, o.lr, o.lr_scales, o.weight_decay);
   if (parameters.empty()) return make_error(ErrorCode::kInvalidArgument, "no weight is left to train");
   NARROW_ASSIGN(AdamW optimizer, AdamW::create(std::move(parameters), o.adamw));
   return std::unique_ptr<Trainer>(new Trainer(student, teacher, data, o, std::move(optimizer), group));
@@ -226,7 +234,11 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
     progress.end();
     return why;
   };
-  while (step < options_.steps) {
+  constexpr std::int64_t kTimedSteps = 3;  // the first warms up
+  const std::int64_t first = step;
+  const auto begin = std::chrono::steady_clock::now();
+  auto timed_from = begin;
+  while (!planned_ || step < options_.steps) {
     const auto start = std::chrono::steady_clock::now();
     set_phase(step);
     Result<StepMetrics> computed = gradients(step);
@@ -254,7 +266,16 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
       if (Status s = metrics.append(line); !s.ok()) return stop(s).error();
     }
     progress.update(static_cast<std::uint64_t>(step) * step_tokens, fmt::format("loss {:.4f}", m.loss));
-    const bool last = step == options_.steps;
+    if (step == first + 1) timed_from = std::chrono::steady_clock::now();
+    if (!planned_ && step == first + kTimedSteps) {
+      const double each = seconds_since(timed_from) / static_cast<double>(kTimedSteps - 1);
+      if (Status s = plan_steps(step, each, options_.max_seconds - seconds_since(begin)); !s.ok())
+        return stop(s).error();
+      progress.begin("training", static_cast<std::uint64_t>(options_.steps) * step_tokens, "tokens");
+    }
+    const bool late =
+        options_.max_seconds > 0 && group_ == nullptr && seconds_since(begin) > 1.05 * options_.max_seconds;
+    const bool last = late || (planned_ && step >= options_.steps);
     if (last || (options_.validate_every > 0 && step % options_.validate_every == 0)) {
       if (Status s = validate_now(step); !s.ok()) return stop(s).error();
     }
@@ -264,7 +285,8 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
         if (Status s = save(step, report); !s.ok()) return stop(s).error();
       }
     }
-    if (cancelled && !last) {
+    if (last) break;
+    if (cancelled) {
       progress.end();
       return make_error(ErrorCode::kCancelled, "stopped after step {} of {}{}", step, options_.steps,
                         options_.checkpoint.empty()
@@ -292,7 +314,7 @@ std::vector<NamedTensor> Trainer::state() const {
 
 Status Trainer::save(std::int64_t step, const TrainerReport& report) {
   if (options_.checkpoint.empty()) return {};
-  nlohmann::ordered_json state = {{"step", step}};
+  nlohmann::ordered_json state = {{"step", step}, {"planned_steps", planned_ ? options_.steps : 0}};
   for (const StepMetrics& m : report.steps) {
     state["steps"].push_back({m.step, m.loss, m.kl, m.ce, m.lr, m.gradient_norm});
   }
@@ -318,12 +340,34 @@ Result<std::int64_t> Trainer::load(TrainerReport& report) {
     for (const auto& v : c.state.value("validations", nlohmann::ordered_json::array())) {
       report.validations.push_back({v.at(0), v.at(1), v.at(2)});
     }
+    if (const auto planned = c.state.value("planned_steps", std::int64_t{0}); !planned_ && planned > 0) {
+      options_.steps = options_.schedule.steps = planned;
+      options_.schedule.warmup_steps =
+          static_cast<std::int64_t>(options_.warmup_share * static_cast<double>(planned));
+      planned_ = true;
+    }
     saved_step_ = step;
     return step;
   } catch (const nlohmann::json::exception& e) {
     return make_error(ErrorCode::kCorrupt, "{}: the run's state is damaged: {}", options_.checkpoint.string(),
                       e.what());
   }
+}
+
+// All processes of a group must agree, whatever their clocks say: the slowest decides.
+Status Trainer::plan_steps(std::int64_t done, double seconds_per_step, double left) {
+  double steps = static_cast<double>(done) + std::max(0.0, left / seconds_per_step);
+  if (group_ != nullptr) {
+    const at::Tensor mean = at::full({1}, steps / static_cast<double>(options_.batch.world), at::kDouble);
+    NARROW_TRY(group_->sum(std::span(&mean, 1)));
+    steps = mean.item<double>();
+  }
+  options_.steps = std::max(done, static_cast<std::int64_t>(steps));
+  options_.schedule.steps = options_.steps;
+  options_.schedule.warmup_steps =
+      static_cast<std::int64_t>(options_.warmup_share * static_cast<double>(options_.steps));
+  planned_ = true;
+  return {};
 }
 
 Error Trainer::diverged(const StepMetrics& m) const {

@@ -30,13 +30,17 @@ class Group {
 };
 
 struct TrainerOptions {
-  std::int64_t steps = 400;
+  std::int64_t steps = 400;  // 0: as many as `max_seconds` allow
+  // Ends the run about then; without `steps` the schedule is laid over what the first steps promise. 0: no
+  // limit.
+  double max_seconds = 0;
   BatchPlan batch;                 // windows of a step; rank and world are the process group's
   std::int64_t micro_windows = 2;  // of them in memory at a time
   double lr = 1e-4;                // of weights, at the schedule's peak
   double lr_scales = 1e-3;         // of the nodes' learned ranges, relative to their size
   double weight_decay = 0.0;       // of matrices
   double clip_norm = 1.0;          // of the whole gradient; 0: none
+  double warmup_share = 0;         // of the steps, where their number is only known later
   Schedule schedule;               // its `steps` are this run's
   AdamWOptions adamw;
   LossOptions loss;  // logit_scale, softcap and rows are set by the trainer
@@ -69,6 +73,11 @@ struct TrainerReport {
   double seconds = 0;                   // of training steps, in this run
 };
 
+// All that requires gradients: weights, LoRAs, and the nodes' parameters ("<weight>.scale"), whose learning
+// rate is `lr_scales` times their own mean size.
+std::vector<Parameter> trained_parameters(const Decoder& student, double lr, double lr_scales,
+                                          double weight_decay);
+
 class Trainer {
  public:
   // Everything in `student` that requires gradients is trained: weights, LoRAs, nodes' parameters. `teacher`
@@ -96,6 +105,7 @@ class Trainer {
   // One micro-batch; adds to gradients when they are enabled. `rows`: predictions of the whole step.
   Totals forward(const Batch& batch, double rows);
   Status share(Totals& totals);
+  Status plan_steps(std::int64_t done, double seconds_per_step, double left);
   void set_phase(std::int64_t step);
   Error diverged(const StepMetrics& m) const;
   std::vector<NamedTensor> state() const;
@@ -111,6 +121,7 @@ class Trainer {
   std::vector<std::shared_ptr<Node>> nodes_;  // each once
   std::vector<std::string> node_names_;       // what each is attached to first
   std::int64_t saved_step_ = -1;
+  bool planned_ = true;  // how many steps the run has
 };
 
 }  // namespace narrow::train

@@ -1,0 +1,214 @@
+#include <algorithm>
+#include <set>
+
+#include "base/digest.h"
+#include "model/int8_parts.h"
+#include "pipeline/pattern.h"
+#include "pipeline/quantize.h"
+#include "pipeline/trained_file.h"
+#include "recipe/encode_trained.h"
+#include "recipe/options.h"
+#include "recipe/processes.h"
+#include "recipe/run.h"
+#include "recipe/training_text.h"
+#include "train/blocks.h"
+#include "train/lora.h"
+#include "train/prepare.h"
+
+namespace narrow::recipe {
+namespace {
+
+using Source = std::shared_ptr<const model::ModelSource>;
+
+Result<Format> cache_format(const std::string& name, const char* option) {
+  if (name.empty()) return Format::kF32;
+  const FormatInfo* f = find_format(name);
+  if (f != nullptr && (f->format == Format::kQ8_0 || f->format == Format::kQ4_0)) return f->format;
+  return make_error(ErrorCode::kInvalidArgument, "{} '{}': q8_0 or q4_0", option, name);
+}
+
+Status check(const QatOptions& o) {
+  const auto bad = [](const std::string& what) {
+    return make_error(ErrorCode::kInvalidArgument, "{}", what);
+  };
+  if (o.source.empty() || o.output.empty())
+    return bad("say which model to train and where the result goes (-o)");
+  if (o.start.empty() && o.type.empty()) return bad("say --type, or give a quantized file by --start");
+  if (!o.start.empty() && !o.type.empty())
+    return bad("--type and --start say different things: the file has its types");
+  static const std::set<std::string> kTrain = {"all", "scales", "lora", "blocks", "blocks+all"};
+  if (!kTrain.contains(o.train))
+    return bad(fmt::format("--train '{}': all, scales, lora, blocks or blocks+all", o.train));
+  static const std::set<std::string> kActivations = {"file", "none", "engine"};
+  if (!kActivations.contains(o.activations))
+    return bad(fmt::format("--activations '{}': file, none or engine", o.activations));
+  if (o.loop.dtype != "f32") {
+    return make_error(ErrorCode::kUnsupported, "--dtype {}: qat trains in f32, in which its grids are exact",
+                      o.loop.dtype);
+  }
+  return {};
+}
+
+std::filesystem::path start_path(const QatOptions& o) {
+  return o.start.empty() ? std::filesystem::path(o.output.string() + ".start.gguf") : o.start;
+}
+
+// The quantized file to improve: given, left by an earlier run, or made now.
+Result<std::filesystem::path> start_file(const QatOptions& o, ProgressSink& progress) {
+  const std::filesystem::path path = start_path(o);
+  std::error_code ec;
+  if (!o.start.empty() || (o.loop.resume && std::filesystem::exists(path, ec))) return path;
+  QuantizeOptions q;
+  q.source = o.source;
+  q.output = path;
+  q.type = o.type;
+  q.calibration = o.calibration;
+  const bool has_data = !q.calibration.empty();
+  q.method = o.method;
+  if (!has_data && o.method == "auto") {
+    // What auto would do without data.
+    q.method = "rtn";
+    progress.note("no --calib: the file that training starts from is rounded to nearest");
+  }
+  q.seed = o.loop.seed;
+  q.resume = o.loop.resume;
+  NARROW_TRY(pipeline::run_quantize(q, progress).status());
+  return path;
+}
+
+// The student with its nodes, and what they are.
+struct Student {
+  std::unique_ptr<train::Decoder> decoder;
+  std::vector<TrainNode> nodes;
+};
+
+Result<train::PrepareOptions> prepare_options(const QatOptions& o) {
+  train::PrepareOptions p;
+  p.what = train::TrainWhat::kAll;
+  if (o.train == "scales") p.what = train::TrainWhat::kScales;
+  if (o.train == "lora") p.what = train::TrainWhat::kLora;
+  p.learn_scales = o.learn_scales;
+  p.activations = o.activations == "none"     ? train::Activations::kNone
+                  : o.activations == "engine" ? train::Activations::kEngine
+                                              : train::Activations::kAsFile;
+  // Embeddings are large and lose little; whoever says what to freeze decides about them too.
+  std::function<bool(const std::string&)> usual;
+  if (o.loop.freeze.empty()) usual = [](const std::string& name) { return name == "token_embd.weight"; };
+  NARROW_ASSIGN(p.is_frozen, frozen_names(o.loop, usual));
+  NARROW_ASSIGN(p.cache_keys, cache_format(o.cache_type_k, "--cache-type-k"));
+  NARROW_ASSIGN(p.cache_values, cache_format(o.cache_type_v, "--cache-type-v"));
+  return p;
+}
+
+Result<Student> make_student(const QatOptions& o, const Source& reference, const Source& start,
+                             at::Device device) {
+  Student s;
+  NARROW_ASSIGN(s.decoder, train::Decoder::create(*reference));
+  NARROW_ASSIGN(const train::PrepareOptions options, prepare_options(o));
+  NARROW_ASSIGN(const std::vector<train::GraphRow> rows, train::prepare(*s.decoder, *start, options));
+  for (const train::GraphRow& r : rows) s.nodes.push_back({r.name, r.shape, r.weight, r.input, r.trained});
+  if (o.train == "lora") {
+    train::LoraSpec lora;
+    lora.rank = o.lora.rank;
+    lora.alpha = o.lora.alpha;
+    lora.seed = o.loop.seed;
+    NARROW_ASSIGN(const pipeline::Pattern pattern,
+                  pipeline::Pattern::compile(o.lora.match.empty() ? "." : o.lora.match));
+    lora.wanted = [pattern, frozen = options.is_frozen](const std::string& name) {
+      return pattern.found_in(name) && !frozen(name);
+    };
+    NARROW_TRY(train::add_loras(*s.decoder, lora));
+  }
+  s.decoder->set_checkpointing(o.loop.checkpointing);
+  s.decoder->to(device);
+  return s;
+}
+
+Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
+  NARROW_TRY(check(o));
+  prepare_torch();
+  NARROW_ASSIGN(const at::Device asked, device_named(o.loop.device));
+  NARROW_ASSIGN(const Processes processes, Processes::join(asked));
+  const at::Device device = processes.device();
+  NARROW_ASSIGN(const Source reference, model::ModelSource::open(o.source));
+  const nlohmann::ordered_json recipe = to_json(o, true);
+  NARROW_ASSIGN(train::TrainerOptions trainer_opts,
+                trainer_options(o.loop, {o.kl_weight, o.ce_weight, o.temperature}, o.output, recipe,
+                                processes.rank(), processes.world()));
+  trainer_opts.lr_scales = o.lr_scales;
+  trainer_opts.observe_steps = o.observe_steps;
+  trainer_opts.freeze_step = o.freeze_step;
+  // Texts first: they are where most mistakes are, and a start file may take minutes.
+  TrainingTextOptions text;
+  text.files = o.loop.texts;
+  text.n_ctx = o.loop.n_ctx;
+  text.validation_windows = o.loop.validation_windows;
+  text.seed = o.loop.seed;
+  NARROW_ASSIGN(const train::Dataset data, training_data(text, o.source, reference->config(), progress));
+  std::filesystem::path start_name = start_path(o);
+  if (processes.leads()) NARROW_TRY(start_file(o, progress).status());
+  NARROW_TRY(processes.wait());
+  NARROW_ASSIGN(const Source start, model::ModelSource::open(start_name));
+  NARROW_ASSIGN(Student student, make_student(o, reference, start, device));
+  std::unique_ptr<train::Decoder> teacher;
+  if (o.kl_weight > 0 || o.train.rfind("blocks", 0) == 0) {
+    NARROW_ASSIGN(teacher, train::Decoder::create(*reference));
+    teacher->to(device);
+  }
+  if (o.train.rfind("blocks", 0) == 0 && !trainer_opts.resume) {
+    train::BlockOptions blocks;
+    blocks.steps = o.block_steps;
+    blocks.lr = o.loop.lr;
+    blocks.lr_scales = o.lr_scales;
+    blocks.seed = o.loop.seed;
+    NARROW_TRY(train::train_blocks(*student.decoder, *teacher, data, blocks, progress));
+  }
+  QatReport report;
+  report.nodes = student.nodes;
+  if (o.train != "blocks") {
+    NARROW_ASSIGN(const auto trainer, train::Trainer::create(*student.decoder, teacher.get(), data,
+                                                             trainer_opts, processes.group()));
+    NARROW_ASSIGN(const train::TrainerReport trained, trainer->run(progress));
+    fill(trained, report);
+  }
+  teacher.reset();
+  if (!processes.leads()) return report;
+  {
+    const at::NoGradGuard off;
+    student.decoder->to(at::kCPU);
+    student.decoder->merge_loras();
+    NARROW_ASSIGN(const std::vector<pipeline::TrainedTensor> tensors,
+                  encode_trained(*student.decoder, *start));
+    NARROW_TRY(pipeline::write_trained(start_name, o.output, tensors, nlohmann::json(recipe), progress));
+  }
+  report.files.push_back(o.output);
+  std::error_code ec;
+  if (o.start.empty()) std::filesystem::remove(start_name, ec);
+  std::filesystem::remove(trainer_opts.checkpoint, ec);
+  NARROW_TRY(finish_report("Quantization-aware training", recipe, o.loop, report));
+  return report;
+}
+
+Result<std::vector<TrainNode>> graph(const QatOptions& o, ProgressSink& progress) {
+  NARROW_TRY(check(o));
+  NARROW_ASSIGN(const Source reference, model::ModelSource::open(o.source));
+  NARROW_ASSIGN(const std::filesystem::path start_name, start_file(o, progress));
+  NARROW_ASSIGN(const Source start, model::ModelSource::open(start_name));
+  NARROW_ASSIGN(Student student, make_student(o, reference, start, at::kCPU));
+  return student.nodes;
+}
+
+}  // namespace
+}  // namespace narrow::recipe
+
+namespace narrow {
+
+Result<QatReport> qat(const QatOptions& options, ProgressSink& progress) {
+  return recipe::guarded([&] { return recipe::run(options, progress); });
+}
+
+Result<std::vector<TrainNode>> qat_graph(const QatOptions& options, ProgressSink& progress) {
+  return recipe::guarded([&] { return recipe::graph(options, progress); });
+}
+
+}  // namespace narrow
