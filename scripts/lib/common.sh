@@ -10,10 +10,9 @@ BUILD_PACKAGES="g++ cmake ninja-build pkg-config ccache libfmt-dev nlohmann-json
 FETCH_PACKAGES="python3 python3-venv python3-pip"
 TEST_PACKAGES="libgtest-dev clang-format-14 git"
 BROWSER_PACKAGES="chromium"
-# For narrow-train (docs/decisions/0017): a gigabyte on disk, which only training needs.
+# Training (narrow-train): libtorch, with a BLAS for the products that do not go through oneDNN, and the headers of its
+# process groups.
 TRAIN_PACKAGES="libtorch-dev libopenblas0-openmp libgloo-dev"
-# Training (narrow-train): libtorch, with a BLAS for the products that do not go through oneDNN.
-TRAIN_PACKAGES="libtorch-dev libopenblas0-openmp"
 # For 64-bit ARM (cmake/toolchain-aarch64.cmake); libdnnl-dev cannot be installed for two architectures.
 CROSS_PACKAGES="g++-aarch64-linux-gnu qemu-user libfmt-dev:arm64 libpcre2-dev:arm64 libutf8proc-dev:arm64 libdnnl2:arm64
   libssl-dev:arm64 libgtest-dev:arm64"
