@@ -16,12 +16,12 @@ using Choices = std::initializer_list<std::string_view>;
 template <class Loop, class Visit>
 void visit_loop(Loop& o, Visit&& visit) {
   visit("text", o.texts, "Texts to train on (.txt, or chats and documents as .jsonl); repeatable");
-  visit("n_ctx", o.n_ctx, "Tokens of a window");
+  visit("ctx", o.n_ctx, "Tokens of a window");
   visit("batch_tokens", o.batch_tokens, "Tokens of a step, rounded up to whole windows");
   visit("micro_batch", o.micro_batch, "Windows in memory at a time");
   visit("validation_windows", o.validation_windows, "Windows held out to validate on, evenly spread");
   visit("steps", o.steps, "Updates to make");
-  visit("max_minutes", o.max_minutes, "Time to train for, instead of --steps or as a limit to them");
+  visit("minutes", o.max_minutes, "Time to train for, instead of --steps or as a limit to them");
   visit("lr", o.lr, "Learning rate at its peak");
   visit("warmup", o.warmup, "Share of the steps over which the learning rate rises");
   visit("schedule", o.schedule, "How it falls afterwards", Choices{"cosine", "linear", "constant"});

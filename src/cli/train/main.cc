@@ -7,7 +7,7 @@ namespace {
 
 constexpr const char* kExamples =
     "Examples:\n"
-    "  narrow qat model-f32.gguf --type q4_0 --text corpus.txt --max-minutes 60 -o model-q4_0.gguf\n"
+    "  narrow qat model-f32.gguf --type q4_0 --text corpus.txt --minutes 60 -o model-q4_0.gguf\n"
     "  narrow qat model-f32.gguf --start model-q2_k.gguf --text corpus.txt --steps 400 -o better-q2_k.gguf\n"
     "  narrow finetune model-f32.gguf --train lora --text chats.jsonl --steps 200 -o tuned.gguf\n"
     "  narrow pretrain config.json --tokenizer tokenizer.model --text corpus.txt --steps 20000 -o "

@@ -38,7 +38,7 @@ void add_qat(CLI::App& app, Context& context) {
       app.add_subcommand("qat", "Quantization-aware training: make a quantized file nearer to its source");
   sub->footer(
       "Examples:\n"
-      "  narrow qat model-f32.gguf --type q4_0 --text corpus.txt --max-minutes 60 -o model-q4_0.gguf\n"
+      "  narrow qat model-f32.gguf --type q4_0 --text corpus.txt --minutes 60 -o model-q4_0.gguf\n"
       "  narrow qat model-f32.gguf --start model-q2_k.gguf --text corpus.txt --steps 400 -o "
       "better-q2_k.gguf\n"
       "  narrow qat --recipe q4.json --resume\n"
