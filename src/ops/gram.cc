@@ -13,17 +13,41 @@ namespace {
 
 constexpr std::int64_t kTile = 192;
 
+// Sides of the squares that are transposed at once. Rows of the transpose lie far apart, often by a multiple
+// of a page: whole cache lines are written, not single values.
+constexpr std::int64_t kSquare = 16;
+
 // [cols, rows], for products of columns.
 AlignedBuffer<float> transposed(ConstMatrix x) {
   AlignedBuffer<float> t(static_cast<std::size_t>(x.rows * x.cols));
-  constexpr std::int64_t kStep = 16;
-  parallel_for((x.cols + kStep - 1) / kStep, [&](std::int64_t item, int) {
-    const std::int64_t begin = item * kStep, end = std::min(x.cols, begin + kStep);
-    for (std::int64_t r = 0; r < x.rows; ++r) {
-      for (std::int64_t c = begin; c < end; ++c) t.data()[c * x.rows + r] = x.row(r)[c];
+  parallel_for((x.cols + kSquare - 1) / kSquare, [&](std::int64_t item, int) {
+    const std::int64_t begin = item * kSquare, count = std::min(kSquare, x.cols - begin);
+    float square[kSquare][kSquare];
+    for (std::int64_t r = 0; r < x.rows; r += kSquare) {
+      const std::int64_t rows = std::min(kSquare, x.rows - r);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const float* from = x.row(r + i) + begin;
+        for (std::int64_t j = 0; j < count; ++j) square[j][i] = from[j];
+      }
+      for (std::int64_t j = 0; j < count; ++j) {
+        std::copy_n(square[j], rows, t.data() + (begin + j) * x.rows + r);
+      }
     }
   });
   return t;
+}
+
+// The upper triangle of g [k, k] from the lower.
+void mirror(std::int64_t k, float* g) {
+  parallel_for((k + kSquare - 1) / kSquare, [&](std::int64_t item, int) {
+    const std::int64_t begin = item * kSquare, end = std::min(k, begin + kSquare);
+    for (std::int64_t r = begin; r < k; r += kSquare) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        for (std::int64_t j = std::max(r, i + 1); j < std::min(k, r + kSquare); ++j)
+          g[i * k + j] = g[j * k + i];
+      }
+    }
+  });
 }
 
 // The tiles of c[n_a, n_b] += at * bt^T, those above the diagonal left out where `lower`.
@@ -66,9 +90,7 @@ Status add_gram(ConstMatrix x, float* g) {
   if (x.rows == 0) return {};
   const AlignedBuffer<float> t = transposed(x);
   NARROW_TRY(add_tiles(t.data(), x.cols, t.data(), x.cols, x.rows, true, g));
-  parallel_for(x.cols, [&](std::int64_t i, int) {
-    for (std::int64_t j = i + 1; j < x.cols; ++j) g[i * x.cols + j] = g[j * x.cols + i];
-  });
+  mirror(x.cols, g);
   return {};
 }
 
