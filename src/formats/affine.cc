@@ -9,11 +9,7 @@
 namespace narrow::formats {
 namespace {
 
-struct Params {
-  float scale = 1;
-  float zero_point = 0;  // whole
-  float min = 0;
-};
+using Params = AffineParams;
 
 // One group of elements that share parameters, and how to code them.
 class Group {
@@ -42,9 +38,9 @@ class Group {
 
   Params fit() const {
     const auto [lo_at, hi_at] = std::minmax_element(x_, x_ + n_);
-    if (*lo_at == *hi_at) return constant(*lo_at);
     const double lo = *lo_at, hi = *hi_at;
-    const Params plain = from_range(lo, hi);
+    if (lo == hi) return affine_cover(spec_, lo, hi);
+    const Params plain = affine_cover(spec_, lo, hi);
     switch (spec_.range) {
       case AffineRange::kAbsMax:
         return plain;
@@ -57,35 +53,6 @@ class Group {
   }
 
  private:
-  // Exact for one repeated value: the step is the value itself, or the value is the min.
-  Params constant(float c) const {
-    if (c == 0) return {};
-    if (spec_.mapping == AffineMapping::kMin) return {1, 0, c};
-    const float zero = spec_.mapping == AffineMapping::kZeroPoint && c < 0 ? 1.0f : 0.0f;
-    return {std::fabs(c), zero, 0};
-  }
-
-  static float safe_scale(double s) {
-    return std::max(static_cast<float>(s), std::numeric_limits<float>::denorm_min());
-  }
-
-  // Parameters that cover [lo, hi].
-  Params from_range(double lo, double hi) const {
-    const double steps = static_cast<double>(high_) - low_;
-    switch (spec_.mapping) {
-      case AffineMapping::kSymmetric:
-        return {safe_scale(std::max(std::fabs(lo), std::fabs(hi)) / (0.5 * steps)), 0, 0};
-      case AffineMapping::kMin:
-        return {safe_scale((hi - lo) / steps), 0, static_cast<float>(lo)};
-      case AffineMapping::kZeroPoint:
-        break;
-    }
-    lo = std::min(lo, 0.0);
-    hi = std::max(hi, 0.0);
-    const float scale = safe_scale((hi - lo) / steps);
-    return {scale, std::clamp(static_cast<float>(std::nearbyint(-lo / scale)), low_, high_), 0};
-  }
-
   // As numpy.percentile: linear between the two nearest ranks.
   static double percentile(const std::vector<float>& sorted, double p) {
     const double rank = p / 100.0 * static_cast<double>(sorted.size() - 1);
@@ -102,12 +69,12 @@ class Group {
       for (float& v : sorted) v = std::fabs(v);
       std::sort(sorted.begin(), sorted.end());
       const double top = percentile(sorted, spec_.percentile);
-      return top > 0 ? from_range(-top, top) : plain;
+      return top > 0 ? affine_cover(spec_, -top, top) : plain;
     }
     std::sort(sorted.begin(), sorted.end());
     const double lo = percentile(sorted, 100.0 - spec_.percentile);
     const double hi = percentile(sorted, spec_.percentile);
-    return lo < hi ? from_range(lo, hi) : plain;
+    return lo < hi ? affine_cover(spec_, lo, hi) : plain;
   }
 
   // Best parameters for the codes that `p` gives: least squares in S, or in S and min. Z stays.
@@ -149,7 +116,7 @@ class Group {
     const bool around_middle = spec_.mapping == AffineMapping::kMin;
     const double centre = around_middle ? 0.5 * (lo + hi) : 0.0;
     const auto shrunk = [&](double keep_lo, double keep_hi) {
-      return from_range(centre + keep_lo * (lo - centre), centre + keep_hi * (hi - centre));
+      return affine_cover(spec_, centre + keep_lo * (lo - centre), centre + keep_hi * (hi - centre));
     };
     constexpr int kTries = 40;
     constexpr double kStep = 0.02;
@@ -211,6 +178,32 @@ CodeRange affine_code_range(const AffineSpec& spec) {
   const int half = 1 << (spec.bits - 1);
   if (spec.mapping != AffineMapping::kSymmetric) return {0, 2 * half - 1};
   return {spec.full_range ? -half : 1 - half, half - 1};
+}
+
+AffineParams affine_cover(const AffineSpec& spec, double lo, double hi) {
+  const auto safe = [](double s) {
+    return std::max(static_cast<float>(s), std::numeric_limits<float>::denorm_min());
+  };
+  const bool is_constant = lo == hi;
+  if (is_constant && lo == 0) return {};
+  const CodeRange codes = affine_code_range(spec);
+  const double steps = codes.high - codes.low;
+  switch (spec.mapping) {
+    case AffineMapping::kSymmetric:
+      if (is_constant) return {static_cast<float>(std::fabs(lo)), 0, 0};
+      return {safe(std::max(std::fabs(lo), std::fabs(hi)) / (0.5 * steps)), 0, 0};
+    case AffineMapping::kMin:
+      if (is_constant) return {1, 0, static_cast<float>(lo)};
+      return {safe((hi - lo) / steps), 0, static_cast<float>(lo)};
+    case AffineMapping::kZeroPoint:
+      break;
+  }
+  if (is_constant) return {static_cast<float>(std::fabs(lo)), lo < 0 ? 1.0f : 0.0f, 0};
+  lo = std::min(lo, 0.0);
+  hi = std::max(hi, 0.0);
+  const float scale = safe((hi - lo) / steps);
+  const auto low = static_cast<float>(codes.low), high = static_cast<float>(codes.high);
+  return {scale, std::clamp(static_cast<float>(std::nearbyint(-lo / scale)), low, high), 0};
 }
 
 Result<AffineQuantized> affine_quantize(const float* x, std::int64_t rows, std::int64_t cols,

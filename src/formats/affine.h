@@ -71,6 +71,15 @@ struct CodeRange {
 };
 CodeRange affine_code_range(const AffineSpec& spec);
 
+// What one group's codes mean.
+struct AffineParams {
+  float scale = 1;
+  float zero_point = 0;  // whole; kZeroPoint
+  float min = 0;         // kMin
+};
+// Those whose codes cover [lo, hi] (AffineRange::kAbsMax); exact for a range of one value.
+AffineParams affine_cover(const AffineSpec& spec, double lo, double hi);
+
 // x is [rows, cols], row-major. A group whose elements are all equal is exact in every mapping. NaN or
 // infinity is kNumeric with its position; a bad spec or shape is kInvalidArgument.
 Result<AffineQuantized> affine_quantize(const float* x, std::int64_t rows, std::int64_t cols,

@@ -75,10 +75,12 @@ struct RoundToGrid : torch::autograd::Function<RoundToGrid> {
   }
 };
 
+// Hides a tensor from autograd, which would take one that comes in and goes out for an alias.
+struct Hidden {
+  at::Tensor value;
+};
 struct StraightThrough : torch::autograd::Function<StraightThrough> {
-  static Variable forward(AutogradContext*, const Variable&, const at::Tensor& value) {
-    return value.clone();
-  }
+  static Variable forward(AutogradContext*, const Variable&, const Hidden& hidden) { return hidden.value; }
   static variable_list backward(AutogradContext*, const variable_list& grads) { return {grads[0], {}}; }
 };
 
@@ -92,7 +94,7 @@ at::Tensor round_to_grid(const at::Tensor& w, const ToGrid& grid) {
 }
 
 at::Tensor straight_through(const at::Tensor& x, const at::Tensor& value) {
-  return StraightThrough::apply(x, value);
+  return StraightThrough::apply(x, Hidden{value});
 }
 
 double lsq_factor(double n, double greatest_level) { return 1 / std::sqrt(n * greatest_level); }

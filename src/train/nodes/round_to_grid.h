@@ -22,7 +22,7 @@ struct ToGrid {
 };
 at::Tensor round_to_grid(const at::Tensor& w, const ToGrid& grid);
 
-// `value` forward, gradients as if it were x.
+// `value` (nothing else uses it) forward, gradients as if it were x.
 at::Tensor straight_through(const at::Tensor& x, const at::Tensor& value);
 
 // LSQ's factor on the gradient of a scale that n elements share (Esser et al. 2020, section 2.2).
