@@ -127,13 +127,15 @@ TEST(Distributed, TwoProcessesHaveTheGradientsOfOne) {
   }
 }
 
-// Sets variables for a test's duration; null: unset.
+using Values = std::vector<std::pair<const char*, const char*>>;
+
+// Sets variables for a test's duration.
 class Environment {
  public:
-  explicit Environment(const std::vector<std::pair<const char*, const char*>>& values) {
+  explicit Environment(const Values& values) {
     for (const auto& [name, value] : values) {
       names_.push_back(name);
-      value == nullptr ? ::unsetenv(name) : ::setenv(name, value, 1);
+      ::setenv(name, value, 1);
     }
   }
   ~Environment() {
@@ -157,12 +159,12 @@ TEST(Distributed, EnvironmentIsTorchruns) {
     EXPECT_EQ(group, nullptr);
   }
   {
-    const Environment e({{"WORLD_SIZE", "4"},
-                         {"RANK", "3"},
-                         {"LOCAL_RANK", "1"},
-                         {"MASTER_ADDR", "host"},
-                         {"MASTER_PORT", "1234"},
-                         {"TORCHELASTIC_USE_AGENT_STORE", "True"}});
+    const Environment e(Values{{"WORLD_SIZE", "4"},
+                               {"RANK", "3"},
+                               {"LOCAL_RANK", "1"},
+                               {"MASTER_ADDR", "host"},
+                               {"MASTER_PORT", "1234"},
+                               {"TORCHELASTIC_USE_AGENT_STORE", "True"}});
     ASSERT_OK_AND_ASSIGN(const Rendezvous r, Rendezvous::from_environment());
     EXPECT_EQ(r.world, 4);
     EXPECT_EQ(r.rank, 3);
@@ -172,19 +174,19 @@ TEST(Distributed, EnvironmentIsTorchruns) {
     EXPECT_TRUE(r.store_runs);
   }
   {
-    const Environment e({{"WORLD_SIZE", "2"}});
+    const Environment e(Values{{"WORLD_SIZE", "2"}});
     EXPECT_NE(error().find("RANK is not"), std::string::npos) << error();
   }
   {
-    const Environment e({{"WORLD_SIZE", "2"}, {"RANK", "2"}});
+    const Environment e(Values{{"WORLD_SIZE", "2"}, {"RANK", "2"}});
     EXPECT_NE(error().find("RANK is 2 of WORLD_SIZE 2"), std::string::npos) << error();
   }
   {
-    const Environment e({{"WORLD_SIZE", "two"}});
+    const Environment e(Values{{"WORLD_SIZE", "two"}});
     EXPECT_NE(error().find("WORLD_SIZE is 'two'"), std::string::npos) << error();
   }
   {
-    const Environment e({{"WORLD_SIZE", "2"}, {"RANK", "1"}, {"MASTER_PORT", "70000"}});
+    const Environment e(Values{{"WORLD_SIZE", "2"}, {"RANK", "1"}, {"MASTER_PORT", "70000"}});
     EXPECT_NE(error().find("MASTER_PORT is '70000'"), std::string::npos) << error();
   }
 }
