@@ -1,8 +1,7 @@
 #include <algorithm>
 #include <set>
 
-#include "base/digest.h"
-#include "model/int8_parts.h"
+#include "pipeline/convert.h"
 #include "pipeline/pattern.h"
 #include "pipeline/quantize.h"
 #include "pipeline/trained_file.h"
@@ -14,6 +13,7 @@
 #include "train/blocks.h"
 #include "train/lora.h"
 #include "train/prepare.h"
+#include "train/teacher_cache.h"
 
 namespace narrow::recipe {
 namespace {
@@ -63,13 +63,8 @@ Result<std::filesystem::path> start_file(const QatOptions& o, ProgressSink& prog
   q.output = path;
   q.type = o.type;
   q.calibration = o.calibration;
-  const bool has_data = !q.calibration.empty();
+  if (q.calibration.empty()) q.calibration.texts = o.loop.texts;
   q.method = o.method;
-  if (!has_data && o.method == "auto") {
-    // What auto would do without data.
-    q.method = "rtn";
-    progress.note("no --calib: the file that training starts from is rounded to nearest");
-  }
   q.seed = o.loop.seed;
   q.resume = o.loop.resume;
   NARROW_TRY(pipeline::run_quantize(q, progress).status());
@@ -150,6 +145,19 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
   NARROW_TRY(processes.wait());
   NARROW_ASSIGN(const Source start, model::ModelSource::open(start_name));
   NARROW_ASSIGN(Student student, make_student(o, reference, start, device));
+  std::unique_ptr<train::TeacherCache> cache;
+  if (o.kl_weight > 0 && !o.teacher_cache.empty()) {
+    if (processes.world() > 1) {
+      return make_error(ErrorCode::kUnsupported,
+                        "--teacher-cache: for one process; several would write the same file");
+    }
+    train::TeacherCacheSpec spec;
+    NARROW_ASSIGN(spec.teacher, reference->digest());
+    spec.n_ctx = data.n_ctx();
+    spec.k = o.teacher_top_k;
+    NARROW_ASSIGN(cache, train::TeacherCache::open(o.teacher_cache, spec));
+    trainer_opts.teacher_cache = cache.get();
+  }
   std::unique_ptr<train::Decoder> teacher;
   if (o.kl_weight > 0 || o.train.rfind("blocks", 0) == 0) {
     NARROW_ASSIGN(teacher, train::Decoder::create(*reference));
@@ -182,6 +190,13 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
     NARROW_TRY(pipeline::write_trained(start_name, o.output, tensors, nlohmann::json(recipe), progress));
   }
   report.files.push_back(o.output);
+  if (!o.hf_output.empty()) {
+    ConvertOptions folder;
+    folder.source = o.output;
+    folder.output = o.hf_output;
+    NARROW_ASSIGN(const ConvertReport converted, pipeline::run_convert(folder, progress));
+    report.files.insert(report.files.end(), converted.files.begin(), converted.files.end());
+  }
   std::error_code ec;
   if (o.start.empty()) std::filesystem::remove(start_name, ec);
   std::filesystem::remove(trainer_opts.checkpoint, ec);

@@ -190,12 +190,15 @@ class Preparation {
     const auto attach = [&](const std::string& stem, const std::vector<std::string>& names) -> Status {
       const at::Tensor w = student_.weight(names.front());
       if (!w.defined()) return {};
+      // Only products with integer weights have integers on the other side: rows of no whole blocks are
+      // stored as floats.
+      const bool integers =
+          student_.weight_nodes().contains(names.front()) || names.front() == "output.weight";
+      if (!integers) return {};
       std::shared_ptr<Node> node;
       if (as_file) {
         NARROW_ASSIGN(node, input_node(stem, w.size(1)));
       } else {
-        // Only products with block formats are of integers.
-        if (!student_.weight_nodes().contains(names.front())) return {};
         ActivationOptions a;
         a.range = ActivationRange::kBlock;
         NARROW_ASSIGN(node, Int8Activation::create(w.size(1), a));

@@ -96,7 +96,7 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teac
   o.schedule.steps = std::max<std::int64_t>(o.steps, 1);
   o.loss.logit_scale = student.config().logit_scale;
   o.loss.softcap = student.config().final_softcap;
-  if (teacher == nullptr) o.loss.kl_weight = 0;
+  if (teacher == nullptr && o.teacher_cache == nullptr) o.loss.kl_weight = 0;
   if (o.loss.kl_weight == 0 && o.loss.ce_weight == 0) {
     return make_error(
         ErrorCode::kInvalidArgument,
@@ -115,17 +115,22 @@ void Trainer::set_phase(std::int64_t step) {
   for (const auto& node : nodes_) node->set_phase(phase);
 }
 
-Trainer::Totals Trainer::forward(const Batch& batch, double rows) {
+Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
   const at::Device device = student_.weights().begin()->second.device();
   const at::Tensor tokens = batch.tokens.to(device);
   const at::Tensor flat_mask = batch.mask.reshape({-1});
   const at::Tensor picked = flat_mask.nonzero().squeeze(-1).to(device);
-  if (picked.numel() == 0) return {};
+  if (picked.numel() == 0) return Totals{};
   LossInput in;
   // Position i predicts token i + 1; the mask is off at the last one.
   in.targets = at::roll(batch.tokens, {-1}, {1}).reshape({-1}).to(device).index_select(0, picked);
   const std::int64_t width = student_.config().n_embd;
-  if (teacher_ != nullptr && options_.loss.kl_weight > 0) {
+  if (options_.teacher_cache != nullptr && options_.loss.kl_weight > 0) {
+    NARROW_ASSIGN(const TeacherTopK all, options_.teacher_cache->get(batch.tokens, teacher_));
+    const at::Tensor rows_here = flat_mask.nonzero().squeeze(-1);
+    in.top_k = TeacherTopK{all.ids.index_select(0, rows_here).to(device),
+                           all.log_probs.index_select(0, rows_here).to(device)};
+  } else if (teacher_ != nullptr && options_.loss.kl_weight > 0) {
     const at::NoGradGuard off;
     const at::Tensor h = teacher_->head_input(teacher_->hidden(tokens));
     in.teacher = TeacherHead{h.reshape({-1, width}).index_select(0, picked), teacher_->head_weight()};
@@ -137,7 +142,7 @@ Trainer::Totals Trainer::forward(const Batch& batch, double rows) {
   o.rows = rows;
   const Loss loss = head_loss(in, o);
   if (at::GradMode::is_enabled() && loss.value.requires_grad()) torch::autograd::backward({loss.value}, {});
-  return {loss.kl, loss.ce};
+  return Totals{loss.kl, loss.ce};
 }
 
 // Gradients, whose losses are divided by the rows of all processes, and the losses themselves add up.
@@ -169,8 +174,8 @@ Result<StepMetrics> Trainer::gradients(std::int64_t step) {
   Totals totals;
   for (std::int64_t w = 0; w < batch.tokens.size(0); w += options_.micro_windows) {
     const std::int64_t n = std::min(options_.micro_windows, batch.tokens.size(0) - w);
-    const Totals t =
-        forward({batch.tokens.narrow(0, w, n), batch.mask.narrow(0, w, n)}, static_cast<double>(rows));
+    NARROW_ASSIGN(const Totals t, forward({batch.tokens.narrow(0, w, n), batch.mask.narrow(0, w, n)},
+                                          static_cast<double>(rows)));
     totals.kl += t.kl;
     totals.ce += t.ce;
   }
@@ -183,7 +188,7 @@ Result<StepMetrics> Trainer::gradients(std::int64_t step) {
   return m;
 }
 
-Validation Trainer::validate(std::int64_t done) {
+Result<Validation> Trainer::validate(std::int64_t done) {
   const at::NoGradGuard off;
   student_.forget_quantized();
   // What is measured does not move ranges; before anything was observed there is nothing to quantize with.
@@ -195,7 +200,7 @@ Validation Trainer::validate(std::int64_t done) {
   for (std::int64_t w = 0; w < data_.validation_windows(); w += options_.validation_batch) {
     const Batch batch =
         data_.validation(w, std::min(options_.validation_batch, data_.validation_windows() - w));
-    const Totals t = forward(batch, 1.0);
+    NARROW_ASSIGN(const Totals t, forward(batch, 1.0));
     rows += batch.counted();
     v.kl += t.kl;
     v.ce += t.ce;
@@ -216,7 +221,7 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
   const bool leads = group_ == nullptr || options_.batch.rank == 0;
   const auto validate_now = [&](std::int64_t done) -> Status {
     if (data_.validation_windows() == 0) return {};
-    const Validation v = validate(done);
+    NARROW_ASSIGN(const Validation v, validate(done));
     report.validations.push_back(v);
     progress.note(teacher_ != nullptr
                       ? fmt::format("step {}: validation KL {:.5f}, cross-entropy {:.4f}", done, v.kl, v.ce)

@@ -18,6 +18,7 @@
 #include "train/loss.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
+#include "train/teacher_cache.h"
 
 namespace narrow::train {
 
@@ -52,6 +53,7 @@ struct TrainerOptions {
   std::filesystem::path checkpoint;    // empty: none
   std::int64_t checkpoint_every = 50;  // steps
   bool resume = false;
+  TeacherCache* teacher_cache = nullptr;  // the teacher speaks through it
   nlohmann::ordered_json recipe;  // what decides the result: a checkpoint of another recipe is refused
   std::filesystem::path metrics;  // JSON lines; empty: none
 };
@@ -91,7 +93,7 @@ class Trainer {
   Result<TrainerReport> run(ProgressSink& progress);
 
   // Mean loss over the held-out windows after `done` updates, without gradients. Leaves the nodes frozen.
-  Validation validate(std::int64_t done);
+  Result<Validation> validate(std::int64_t done);
   // Forward, backward and (in a group) the sum of gradients of one step, without an update.
   Result<StepMetrics> gradients(std::int64_t step);
   AdamW& optimizer() { return optimizer_; }
@@ -103,10 +105,11 @@ class Trainer {
     double kl = 0, ce = 0;
   };
   // One micro-batch; adds to gradients when they are enabled. `rows`: predictions of the whole step.
-  Totals forward(const Batch& batch, double rows);
+  Result<Totals> forward(const Batch& batch, double rows);
   Status share(Totals& totals);
   Status plan_steps(std::int64_t done, double seconds_per_step, double left);
   void set_phase(std::int64_t step);
+  bool distils() const { return options_.loss.kl_weight > 0; }
   Error diverged(const StepMetrics& m) const;
   std::vector<NamedTensor> state() const;
   Status save(std::int64_t step, const TrainerReport& report);
