@@ -1,4 +1,5 @@
-// Between Hugging Face folders (safetensors) and GGUF, in f32, f16 or bf16.
+// Between Hugging Face folders (safetensors) and GGUF, in f32, f16 or bf16. A file of int8 products becomes a
+// folder in the compressed-tensors format (docs/formats/int8.md).
 #pragma once
 
 #include <cstdint>

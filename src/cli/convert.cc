@@ -40,6 +40,7 @@ void add_convert(CLI::App& app, Context& context) {
       "  narrow convert SmolLM2-135M/ -o smollm2-bf16.gguf --type bf16\n"
       "  narrow convert model-q4_k_m.gguf -o model-f16.gguf --type f16\n"
       "  narrow convert model.gguf -o model-folder\n"
+      "  narrow convert model-w8a8.gguf -o model-folder   (compressed-tensors)\n"
       "  narrow convert model-00001-of-00003.gguf -o merged.gguf");
   auto args = std::make_shared<ConvertArgs>();
   ConvertOptions& o = args->options;

@@ -77,6 +77,19 @@ class Export : public HfExport {
     return {};
   }
 
+  Origin origin(std::size_t index) const override {
+    const Part& part = parts_[index];
+    const TensorRule& rule = rules_[part.rule];
+    Origin out{part.canonical, {}};
+    if (rule.layout == Layout::kTranspose) return out;
+    out.rows.resize(static_cast<std::size_t>(infos_[index].shape.rows()));
+    for (std::int64_t u = 0; u < units_of(rule).count; ++u) {
+      const UnitSource from = source_of(rule, u);
+      if (from.tensor == part.tensor) out.rows[static_cast<std::size_t>(from.unit)] = u;
+    }
+    return out;
+  }
+
   std::string config_json(std::string_view dtype) const override {
     Json j = config_;
     j["dtype"] = dtype;

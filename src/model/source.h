@@ -72,10 +72,17 @@ bool is_quantizable(const TensorInfo& t);
 // names and layout of its tensors: for every HF tensor, which canonical tensor and rows it comes from.
 class HfExport {
  public:
+  // Which rows of which canonical tensor the rows of a Hugging Face tensor are; `rows` is empty where it is
+  // stored transposed, which no rows are.
+  struct Origin {
+    std::size_t canonical = 0;
+    std::vector<std::int64_t> rows;
+  };
   static Result<std::unique_ptr<HfExport>> create(std::shared_ptr<const ModelSource> source);
   virtual ~HfExport() = default;
   virtual const std::vector<TensorInfo>& tensors() const = 0;                     // HF names and shapes
   virtual Status read_f32(std::size_t index, std::vector<float>& out) const = 0;  // whole tensor, HF layout
+  virtual Origin origin(std::size_t index) const = 0;                             // of rank 2
   virtual std::string config_json(
       std::string_view dtype) const = 0;  // dtype: "float32", "float16", "bfloat16"
 };

@@ -33,17 +33,6 @@ constexpr std::string_view kSideFiles[] = {
     "chat_template.jinja",
 };
 
-std::string_view torch_dtype(Format f) {
-  switch (f) {
-    case Format::kF16:
-      return "float16";
-    case Format::kBF16:
-      return "bfloat16";
-    default:
-      return "float32";
-  }
-}
-
 Status write_text(const fs::path& path, std::string_view text) {
   NARROW_ASSIGN(AtomicFile file, AtomicFile::create(path));
   NARROW_TRY(file.write(text));
@@ -145,6 +134,17 @@ Status write_weights(const model::HfExport& hf, const std::string& source_name,
 
 }  // namespace
 
+std::string_view torch_dtype(Format f) {
+  switch (f) {
+    case Format::kF16:
+      return "float16";
+    case Format::kBF16:
+      return "bfloat16";
+    default:
+      return "float32";
+  }
+}
+
 Result<TempFolder> TempFolder::create(const fs::path& final_path) {
   std::error_code ec;
   const fs::path target = final_path.has_filename() ? final_path : final_path.parent_path();
@@ -190,6 +190,36 @@ Status TempFolder::commit() {
   return {};
 }
 
+Status write_hf_sides(const model::ModelSource& source, const std::string& config_json,
+                      const io::Json& quantization, const fs::path& folder, ConvertReport& report) {
+  const std::string name = source.path().string();
+  io::Json config = io::Json::parse(config_json, nullptr, false);
+  if (!config.is_object()) return make_error(ErrorCode::kInternal, "config.json of {} is no JSON", name);
+  if (source.is_gguf()) {
+    NARROW_ASSIGN(const io::gguf::Metadata metadata, source.gguf_metadata());
+    const std::string kind = metadata.get_string("tokenizer.ggml.model").value_or("none");
+    if (kind == "none" || kind == "no_vocab") {
+      report.notes.push_back(fmt::format("{}: no tokenizer in it: the folder gets none", name));
+    } else {
+      NARROW_ASSIGN(const text::TokenizerSpec spec, io::tokenizer_spec_from_gguf(metadata));
+      NARROW_TRY(write_tokenizer(folder, spec));
+      add_token_ids(spec, config);
+    }
+  } else {
+    NARROW_TRY(copy_side_files(source.path(), folder));
+  }
+  if (!quantization.is_null()) config["quantization_config"] = quantization;
+  return write_json(folder / "config.json", config);
+}
+
+Status commit_hf_folder(TempFolder& folder, const fs::path& output, ConvertReport& report) {
+  std::set<fs::path> names;  // sorted
+  for (const auto& entry : fs::directory_iterator(folder.path())) names.insert(entry.path().filename());
+  NARROW_TRY(folder.commit());
+  for (const fs::path& name : names) report.files.push_back(output / name);
+  return {};
+}
+
 Result<ConvertReport> write_hf_folder(std::shared_ptr<const model::ModelSource> source,
                                       const fs::path& output, std::optional<Format> type,
                                       std::uint64_t shard_max_bytes, ProgressSink& progress) {
@@ -206,33 +236,13 @@ Result<ConvertReport> write_hf_folder(std::shared_ptr<const model::ModelSource> 
   NARROW_TRY(check_free_disk(folder.path(), needed));
 
   ConvertReport report;
-  std::optional<text::TokenizerSpec> spec;
-  if (source->is_gguf()) {
-    NARROW_ASSIGN(const io::gguf::Metadata metadata, source->gguf_metadata());
-    const std::string kind = metadata.get_string("tokenizer.ggml.model").value_or("none");
-    if (kind == "none" || kind == "no_vocab") {
-      report.notes.push_back(
-          fmt::format("{}: no tokenizer in it: the folder gets none", source->path().string()));
-    } else {
-      NARROW_ASSIGN(spec, io::tokenizer_spec_from_gguf(metadata));
-      NARROW_TRY(write_tokenizer(folder.path(), *spec));
-    }
-  } else {
-    NARROW_TRY(copy_side_files(source->path(), folder.path()));
-  }
-  io::Json config = io::Json::parse(hf->config_json(torch_dtype(main_format(infos))), nullptr, false);
-  if (!config.is_object())
-    return make_error(ErrorCode::kInternal, "config.json of {} is no JSON", source->path().string());
-  if (spec) add_token_ids(*spec, config);
-  NARROW_TRY(write_json(folder.path() / "config.json", config));
+  NARROW_TRY(write_hf_sides(*source, hf->config_json(torch_dtype(main_format(infos))), nullptr, folder.path(),
+                            report));
   NARROW_TRY(
       write_weights(*hf, source->path().string(), infos, folder.path(), shard_max_bytes, progress, report));
   report.tensors = infos.size();
 
-  std::set<fs::path> names;  // sorted
-  for (const auto& entry : fs::directory_iterator(folder.path())) names.insert(entry.path().filename());
-  NARROW_TRY(folder.commit());
-  for (const fs::path& name : names) report.files.push_back(output / name);
+  NARROW_TRY(commit_hf_folder(folder, output, report));
   return report;
 }
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "io/hf_config/hf_folder.h"
 #include "model/source.h"
 #include "narrow/convert.h"
 #include "narrow/progress.h"
@@ -29,6 +30,18 @@ class TempFolder {
       : temp_(std::move(temp)), final_(std::move(final_path)) {}
   std::filesystem::path temp_, final_;
 };
+
+// A float type's name in config.json.
+std::string_view torch_dtype(Format f);
+
+// What lies beside the weights: config.json with the token ids, and with `quantization` as its
+// quantization_config where that is not null; the tokenizer's files. Notes a model without a tokenizer.
+Status write_hf_sides(const model::ModelSource& source, const std::string& config_json,
+                      const io::Json& quantization, const std::filesystem::path& folder,
+                      ConvertReport& report);
+
+// Gives the folder its name, and report.files what is in it.
+Status commit_hf_folder(TempFolder& folder, const std::filesystem::path& output, ConvertReport& report);
 
 // `source` as safetensors with config.json, generation_config.json and the tokenizer's files. `type`: of
 // every tensor; unset: as stored, quantized ones as f32.
