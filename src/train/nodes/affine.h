@@ -16,7 +16,7 @@ enum class AffineMode : std::uint8_t {
 };
 
 struct AffineOptions {
-  formats::AffineSpec spec;
+  formats::AffineSpec spec = {};
   AffineMode mode = AffineMode::kDynamic;
   double momentum = 0.01;       // kObserved: the share of the newest values in the average
   bool scaled_gradient = true;  // kLearned: LSQ's factor 1 / sqrt(elements of a group * greatest |code|)

@@ -15,7 +15,7 @@ struct Int8RowOptions {
   bool pass_clipped = false;
   bool scaled_gradient = true;  // LSQ's factor 1 / sqrt(k * 127)
   // Input columns that stay out of the integers, ascending, and the format of their weights (f32 or f16).
-  std::vector<std::int32_t> outliers;
+  std::vector<std::int32_t> outliers = {};
   Format outlier_format = Format::kF16;
 };
 
@@ -40,7 +40,7 @@ class Int8RowWeight : public WeightNode {
   // What a file holds beside the codes: scales [n], and the outlier columns' weights [n, c], rounded to their
   // format.
   at::Tensor stored_scales() const;
-  at::Tensor stored_outliers(const at::Tensor& w) const;
+  at::Tensor stored_outliers(const at::Tensor& w) const override;
   // Latent weights that apply() turns into the start's values, leaning to the reference [n, k] by at most
   // 0.49 of a step; outlier columns are the reference.
   at::Tensor start_latent(const at::Tensor& reference) const;
