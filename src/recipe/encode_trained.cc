@@ -82,11 +82,16 @@ class Encoder {
 
   Result<std::optional<Bytes>> int8_part(const TensorInfo& info, const std::string& stem) {
     const std::string weight = stem + ".weight";
-    if (info.name.ends_with(part::kWeightScale) || info.name.ends_with(part::kOutlierWeight)) {
+    const at::Tensor w = trained_.weight(weight);
+    if (info.name.ends_with(part::kOutlierWeight)) {
+      const train::WeightNode* node = weight_node(weight);
+      const at::Tensor outliers = node != nullptr && w.defined() ? node->stored_outliers(w) : at::Tensor();
+      return outliers.defined() ? cast_part(info, outliers)
+                                : Result<std::optional<Bytes>>(std::optional<Bytes>());
+    }
+    if (info.name.ends_with(part::kWeightScale)) {
       auto* node = dynamic_cast<train::Int8RowWeight*>(weight_node(weight));
-      const at::Tensor w = trained_.weight(weight);
       if (node == nullptr || !w.defined()) return std::optional<Bytes>();
-      if (info.name.ends_with(part::kOutlierWeight)) return cast_part(info, node->stored_outliers(w));
       return cast_part(info, node->stored_scales());
     }
     const bool zero = info.name.ends_with(part::kInputZero);

@@ -11,6 +11,7 @@
 #include "train/nodes/block_weight.h"
 #include "train/nodes/cache.h"
 #include "train/nodes/int8_row_weight.h"
+#include "train/nodes/outlier_columns.h"
 
 namespace narrow::train {
 namespace {
@@ -86,9 +87,18 @@ class Preparation {
       const at::Tensor centre = node->start_values();
       w.copy_(centre + o_.lean * (node->start_latent(w) - centre));
     }
-    row.weight = node->describe();
+    std::shared_ptr<WeightNode> outer = node;
+    const std::string stem = stem_of(info.name);
+    if (const auto stored = start_.find(stem + std::string(model::int8_part::kOutlierWeight))) {
+      NARROW_ASSIGN(const std::vector<std::int32_t> columns,
+                    part<std::int32_t>(stem, model::int8_part::kOutlierIndex));
+      NARROW_ASSIGN(outer,
+                    OutlierColumns::create(node, info.shape[1], columns, start_.tensors()[*stored].format));
+      NARROW_TRY(take_outliers(*stored, columns, w));
+    }
+    row.weight = outer->describe();
     w.set_requires_grad(row.trained && o_.what == TrainWhat::kAll);
-    student_.attach_weight(info.name, node);
+    student_.attach_weight(info.name, outer);
     return {};
   }
 
@@ -103,6 +113,23 @@ class Preparation {
     return out;
   }
 
+  // The columns that the file keeps apart, as it has them.
+  Status take_outliers(std::size_t stored, const std::vector<std::int32_t>& columns, at::Tensor& w) const {
+    const TensorInfo& info = start_.tensors()[stored];
+    if (info.shape.rows() != w.size(0) ||
+        info.shape.row_length() != static_cast<std::int64_t>(columns.size())) {
+      return make_error(ErrorCode::kCorrupt, "{}: tensor '{}' is {}, for {} columns", file_, info.name,
+                        info.shape.text(), columns.size());
+    }
+    const at::Tensor values = at::empty({w.size(0), info.shape.row_length()});
+    NARROW_TRY(start_.read_f32(stored, 0, info.shape.rows(), values.data_ptr<float>()));
+    const at::NoGradGuard off;
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      w.select(1, columns[i]).copy_(values.select(1, static_cast<std::int64_t>(i)));
+    }
+    return {};
+  }
+
   static std::string stem_of(const std::string& weight) { return weight.substr(0, weight.rfind(".weight")); }
 
   Status int8_weight(std::size_t i, const TensorInfo& info, at::Tensor& w, GraphRow& row) {
@@ -115,15 +142,15 @@ class Preparation {
     options.learned = row.trained && o_.learn_scales;
     options.scaled_gradient = false;
     NARROW_ASSIGN(options.outliers, part<std::int32_t>(stem, model::int8_part::kOutlierIndex));
-    if (const auto stored = start_.find(stem + std::string(model::int8_part::kOutlierWeight))) {
-      options.outlier_format = start_.tensors()[*stored].format;
-    }
+    const auto stored = start_.find(stem + std::string(model::int8_part::kOutlierWeight));
+    if (stored) options.outlier_format = start_.tensors()[*stored].format;
     NARROW_ASSIGN(const auto node,
                   Int8RowWeight::create(codes, scales, info.shape[0], info.shape[1], options));
     {
       const at::NoGradGuard off;
       w.copy_(node->start_latent(w));
     }
+    if (stored) NARROW_TRY(take_outliers(*stored, options.outliers, w));
     row.weight = node->describe();
     w.set_requires_grad(row.trained && o_.what == TrainWhat::kAll);
     student_.attach_weight(info.name, node);
@@ -192,8 +219,8 @@ class Preparation {
       if (!w.defined()) return {};
       // Only products with integer weights have integers on the other side: rows of no whole blocks are
       // stored as floats.
-      const bool integers =
-          student_.weight_nodes().contains(names.front()) || names.front() == "output.weight";
+      const bool made_head = as_file && names.front() == "output.weight" && !start_.find("output.weight");
+      const bool integers = student_.weight_nodes().contains(names.front()) || made_head;
       if (!integers) return {};
       std::shared_ptr<Node> node;
       if (as_file) {

@@ -119,7 +119,9 @@ TEST_F(QatTest, TheFileIsNearerAndIsWhatWasTrained) {
     ASSERT_OK_AND_ASSIGN(const QatReport r, qat(o));
     ASSERT_EQ(r.steps.size(), 30u);
     ASSERT_EQ(r.validations.size(), 2u);
-    if (type != "q8_0") EXPECT_LT(r.validations.back().kl, 0.9 * r.validations.front().kl);
+    if (type != "q8_0") {
+      EXPECT_LT(r.validations.back().kl, 0.9 * r.validations.front().kl);
+    }
     expect_same_logits(simulated(o.output, train::Activations::kNone, kTokens),
                        engine(o.output, runtime::Compute::kFloat, kTokens), 1e-3);
     // The validation of the last step is of the file, not of weights that were never stored.
@@ -151,9 +153,12 @@ TEST_F(QatTest, Int8FilesKeepTheirForm) {
     o.calibration.texts = {text_};
     o.calibration.max_tokens = 512;
     o.loop.steps = 20;
+    // 4 bits have much to gain; 8 bits little, and must not lose much to large steps.
+    const bool four = type.rfind("w4", 0) == 0;
+    o.loop.lr = four ? 1e-3 : 1e-5;
+    o.lr_scales = four ? 1e-3 : 1e-5;
     ASSERT_OK_AND_ASSIGN(const QatReport r, qat(o));
-    // 4 bits have much to gain; 8 bits little, but must not lose.
-    const double share = type.rfind("w4", 0) == 0 ? 0.95 : 1.05;
+    const double share = four ? 0.95 : 1.05;
     EXPECT_LT(r.validations.back().kl, share * r.validations.front().kl);
     expect_same_logits(simulated(o.output, train::Activations::kAsFile, kTokens),
                        engine(o.output, runtime::Compute::kStored, kTokens), 1e-3);
@@ -179,7 +184,8 @@ TEST_F(QatTest, KilledRunsResumeToTheSameBytes) {
   QatOptions again = options("q4_0");
   again.loop.steps = 12;
   again.loop.checkpoint_every = 4;
-  again.output = dir_ / "again.gguf";
+  fs::create_directories(dir_ / "again");
+  again.output = dir_ / "again" / o.output.filename();  // the name is in the file's provenance
   const auto stopped = qat(again, sink);
   ASSERT_FALSE(stopped.ok());
   EXPECT_EQ(stopped.error().code, ErrorCode::kCancelled);
@@ -188,7 +194,7 @@ TEST_F(QatTest, KilledRunsResumeToTheSameBytes) {
   EXPECT_EQ(refused.error().code, ErrorCode::kRefused);
   again.loop.resume = true;
   ASSERT_OK(qat(again));
-  EXPECT_EQ(testing::read_file(again.output), whole);
+  EXPECT_TRUE(testing::read_file(again.output) == whole);  // EXPECT_EQ would print both
 }
 
 TEST_F(QatTest, LowRankScalesAndBlocks) {
@@ -236,7 +242,9 @@ TEST_F(QatTest, ABadStartIsOneLine) {
   EXPECT_NE(message(o).find("nonsense"), std::string::npos);
   o = options("q4_0");
   o.loop.device = "cuda";
-  if (!at::hasCUDA()) EXPECT_NE(message(o).find("CUDA"), std::string::npos);
+  if (!at::hasCUDA()) {
+    EXPECT_NE(message(o).find("CUDA"), std::string::npos);
+  }
 }
 
 }  // namespace
