@@ -48,7 +48,7 @@ at::Tensor affine_values(const Layout& at, const at::Tensor& x, const float* sca
           const T code = t < low ? low : (t > high ? high : t);  // NaN stays
           // In double, as affine_dequantize does: the product alone may exceed fp32 where the sum does not.
           const double step = static_cast<double>(scale[g]), off = static_cast<double>(offset[g]);
-          const double c = static_cast<double>(code);
+          const double c = static_cast<double>(code) + 0.0;  // a code has no -0
           ys[i] = static_cast<T>(at.min ? step * c + off : step * (c - off));
         }
       }
