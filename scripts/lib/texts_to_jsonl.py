@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Text files as documents for `narrow pretrain`: {"text": ...} a line, a new one wherever the text says <|endoftext|>.
 
     scripts/lib/texts_to_jsonl.py TEXT... > texts.jsonl

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A SentencePiece BPE tokenizer for `narrow pretrain`, from texts (or .jsonl with {"text": ...}): OUT/tokenizer.model.
 
     pip install sentencepiece
