@@ -16,7 +16,7 @@ inline std::chrono::milliseconds timeout_of(const Rendezvous& where) {
 inline c10::intrusive_ptr<c10d::Store> open_store(const Rendezvous& where) {
   c10d::TCPStoreOptions options;
   options.port = where.port;
-  options.isServer = where.rank == 0 && !where.store_runs;
+  options.isServer = where.rank == 0;
   options.waitWorkers = false;  // the first operation waits for them, with a clearer message
   options.timeout = timeout_of(where);
   const auto store = c10::make_intrusive<c10d::TCPStore>(where.host, options);

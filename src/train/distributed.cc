@@ -63,7 +63,7 @@ Result<Rendezvous> Rendezvous::from_environment() {
   }
   out.host = host;
   const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
-  out.store_runs = agent != nullptr && std::string_view(agent) == "True";
+  if (agent != nullptr && std::string_view(agent) == "True") out.port += out.port < 65535 ? 1 : -1;
   return out;
 }
 

@@ -20,11 +20,13 @@ struct Rendezvous {
   std::int64_t local_rank = 0;  // on its machine: which GPU it takes
   std::string host = "127.0.0.1";
   std::uint16_t port = 29500;
-  bool store_runs = false;  // torchrun's agent has the store already; else rank 0 opens it
   double timeout_s = 1800;  // of a meeting and of every operation
 
-  // RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_USE_AGENT_STORE. Without WORLD_SIZE,
-  // or with 1, this process is alone. kInvalidArgument names a variable that is missing or no number.
+  // RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT. Without WORLD_SIZE, or with 1, this process is
+  // alone. Rank 0 opens the store, one port higher where torchrun's agent holds MASTER_PORT itself
+  // (TORCHELASTIC_USE_AGENT_STORE): stores of two versions of PyTorch do not understand each other, and
+  // torchrun need not be of the version that narrow is built with. kInvalidArgument names a variable that is
+  // missing or no number.
   static Result<Rendezvous> from_environment();
 };
 
