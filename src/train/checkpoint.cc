@@ -111,10 +111,11 @@ Status check_recipe(const Json& made, const Json& now, const std::filesystem::pa
     }
   }
   if (made.is_object() && now.is_object()) return {};  // only the order of keys differs
-  return make_error(ErrorCode::kRefused,
-                    "{}: the checkpoint was made with other options: give the same ones to go on, or start anew "
-                    "without --resume",
-                    path.string());
+  return make_error(
+      ErrorCode::kRefused,
+      "{}: the checkpoint was made with other options: give the same ones to go on, or start anew "
+      "without --resume",
+      path.string());
 }
 
 }  // namespace

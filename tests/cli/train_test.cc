@@ -90,8 +90,7 @@ TEST_F(CliTrainBuilt, HelpShowsEveryOption) {
     const auto r = narrow_cli({command, "--help"});
     EXPECT_EQ(r.exit_code, 0) << r.err;
     EXPECT_NE(r.out.find("narrow " + command), std::string::npos) << r.out;
-    for (const std::string option :
-         {"--recipe", "--text", "--minutes", "--resume", "--json", "--output"}) {
+    for (const std::string option : {"--recipe", "--text", "--minutes", "--resume", "--json", "--output"}) {
       EXPECT_NE(r.out.find(option), std::string::npos) << command << " lacks " << option;
     }
   }
