@@ -20,8 +20,8 @@ struct LossWeights {
 // The loop's options as the trainer wants them. kInvalidArgument names the option.
 Result<train::TrainerOptions> trainer_options(const TrainLoop& loop, const LossWeights& loss,
                                               const std::filesystem::path& output,
-                                              nlohmann::ordered_json recipe,
-                                              std::int64_t rank, std::int64_t world);
+                                              nlohmann::ordered_json recipe, std::int64_t rank,
+                                              std::int64_t world);
 
 // "cpu", "cuda", "cuda:1". kUnsupported where this libtorch has none.
 Result<at::Device> device_named(const std::string& name);

@@ -1,5 +1,5 @@
-// The parts of libtorch that training uses: tensors, autograd functions and threads. torch/torch.h would double
-// the compile time of every file.
+// The parts of libtorch that training uses: tensors, autograd functions and threads. torch/torch.h would
+// double the compile time of every file.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -57,8 +57,9 @@ void check(const Function& f, const Inputs& inputs, double tolerance = 2e-5) {
 }
 
 TEST(Fused, LinearWithAndWithoutBias) {
-  check([](const Inputs& x) { return linear(x[0], x[1], {}); }, {random({2, 5, 12}, 1), random({7, 12}, 2)});
-  check([](const Inputs& x) { return linear(x[0], x[1], x[2]); },
+  check([](const Inputs& x) { return train::linear(x[0], x[1], {}); },
+        {random({2, 5, 12}, 1), random({7, 12}, 2)});
+  check([](const Inputs& x) { return train::linear(x[0], x[1], x[2]); },
         {random({2, 5, 12}, 1), random({7, 12}, 2), random({7}, 3)});
 }
 
