@@ -27,8 +27,8 @@ struct ActivationOptions {
   float scale = 0.0f;
   std::int32_t zero = 0;
   std::vector<std::int32_t> outliers = {};  // columns that stay fp32, ascending; not for kBlock
-  double momentum = 0.01;              // kObserved: the share of the newest rows in the average
-  bool scaled_gradient = true;         // kLearned: LSQ's factor 1 / sqrt(elements of a row * 127)
+  double momentum = 0.01;                   // kObserved: the share of the newest rows in the average
+  bool scaled_gradient = true;              // kLearned: LSQ's factor 1 / sqrt(elements of a row * 127)
 };
 
 // x [.., k]; rows are tokens. Gradients pass unchanged, but for kFixed, kObserved and kLearned only where x

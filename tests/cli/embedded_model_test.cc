@@ -1,0 +1,42 @@
+// The small model in models/ goes through the whole tool without a network.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/run_narrow.h"
+
+namespace narrow::testing {
+namespace {
+
+const std::string kModel = std::string(NARROW_MODELS) + "/tales-4m";
+
+TEST(EmbeddedModel, IsSmallerThanTenMegabytes) {
+  EXPECT_LT(std::filesystem::file_size(kModel + "/model.safetensors"), 10'000'000u);
+}
+
+TEST(EmbeddedModel, TellsQuantizesAndIsMeasured) {
+  const TempDir dir;
+  const CommandResult told =
+      narrow_cli({"-q", "run", kModel, "Once upon a time", "-n", "12", "--temperature", "0"});
+  ASSERT_EQ(told.exit_code, 0) << told.err;
+  EXPECT_GT(told.out.size(), 12u);
+
+  const std::string text = (dir / "text.txt").string(), file = (dir / "q4_k_m.gguf").string();
+  std::string story;
+  for (int i = 0; i < 200; ++i)
+    story += "Once upon a time there was a little dog. It liked to play in the park. ";
+  write_file(text, story);
+  const CommandResult quantized = narrow_cli({"-q", "quantize", kModel, "-o", file, "--type", "q4_k_m"});
+  ASSERT_EQ(quantized.exit_code, 0) << quantized.err;
+  const CommandResult measured = narrow_cli(
+      {"-q", "eval", file, "--ref", kModel, "--text", text, "--ctx", "128", "--windows", "4", "--json", "-"});
+  ASSERT_EQ(measured.exit_code, 0) << measured.err;
+  const auto report = nlohmann::json::parse(measured.out.substr(measured.out.find('{')));
+  // It learned something (a guess among 2,048 tokens has a perplexity of 2,048), and 4 bits keep it.
+  EXPECT_LT(report["reference_perplexity"].get<double>(), 400.0);
+  EXPECT_LT(report["kl_mean"].get<double>(), 0.1);
+  EXPECT_GT(report["kl_mean"].get<double>(), 0.0);
+}
+
+}  // namespace
+}  // namespace narrow::testing
