@@ -111,9 +111,16 @@ Result<ConvertReport> write_gguf(const model::ModelSource& source, const Convert
   return report;
 }
 
+Status check_options(const ConvertOptions& o) {
+  NARROW_TRY(parse_type(o.type).status());
+  if (!o.output.empty()) return {};
+  return make_error(ErrorCode::kInvalidArgument, "no output given: say -o FILE.gguf, or -o FOLDER");
+}
+
 }  // namespace
 
 Result<ConvertReport> run_convert(const ConvertOptions& o, ProgressSink& progress) {
+  NARROW_TRY(check_options(o));  // wrong usage first: nothing is read yet
   NARROW_ASSIGN(const auto source, model::ModelSource::open(o.source));
   return convert_source(source, o, {{"command", "convert"}}, progress);
 }
@@ -121,10 +128,8 @@ Result<ConvertReport> run_convert(const ConvertOptions& o, ProgressSink& progres
 Result<ConvertReport> convert_source(const std::shared_ptr<const model::ModelSource>& source,
                                      const ConvertOptions& o, const nlohmann::ordered_json& recipe,
                                      ProgressSink& progress) {
+  NARROW_TRY(check_options(o));
   NARROW_ASSIGN(const std::optional<Format> type, parse_type(o.type));
-  if (o.output.empty()) {
-    return make_error(ErrorCode::kInvalidArgument, "no output given: say -o FILE.gguf, or -o FOLDER");
-  }
   const bool gguf = wants_gguf(o.output);
   const Status int8 = refuse_int8_file(*source);
   if (gguf) NARROW_TRY(int8);

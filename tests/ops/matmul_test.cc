@@ -156,7 +156,9 @@ TEST(GemmBf16, AgainstDoubleAndSameBitsForAnyNumberOfThreads) {
   const std::vector<bf16> a = random_bf16(m * k, 11), b = random_bf16(n * k, 12);
   std::vector<float> c(static_cast<std::size_t>(m * n), -1.0f), c1 = c;
   set_thread_count(1);
-  ASSERT_OK(gemm_bf16(m, n, k, a.data(), b.data(), c1.data()));
+  const Status first = gemm_bf16(m, n, k, a.data(), b.data(), c1.data());
+  if (!first.ok() && first.error().code == ErrorCode::kUnsupported) GTEST_SKIP() << first.error().message;
+  ASSERT_OK(first);
   for (const int threads : {2, 3}) {
     set_thread_count(threads);
     ASSERT_OK(gemm_bf16(m, n, k, a.data(), b.data(), c.data()));

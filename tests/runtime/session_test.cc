@@ -164,7 +164,9 @@ TEST(Session, LongInputsRunInChunks) {
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-4f) << i;
   ASSERT_OK(whole->truncate(0));
   ASSERT_OK(whole->forward_from(ids, 700, from));
-  EXPECT_EQ(from, std::vector<float>(a.begin() + 700 * 11, a.end()));
+  // fp32 products: with other numbers of rows oneDNN may sum in another order.
+  ASSERT_EQ(from.size(), a.size() - 700 * 11);
+  for (std::size_t i = 0; i < from.size(); ++i) ASSERT_NEAR(from[i], a[700 * 11 + i], 1e-5f) << i;
 }
 
 }  // namespace
