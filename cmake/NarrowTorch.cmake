@@ -11,6 +11,14 @@ else()
   message(STATUS "No libtorch: training is left out")
 endif()
 
+# narrow_torch_tests(<folder>): as narrow_tests, for a folder whose tests use libtorch.
+function(narrow_torch_tests name)
+  narrow_tests(${name} DEPS io)
+  if(TARGET ${name}_tests)
+    target_precompile_headers(${name}_tests PRIVATE ${PROJECT_SOURCE_DIR}/src/train/torch.h)
+  endif()
+endfunction()
+
 # Lets a target use libtorch, whose headers are not held to our warnings and cost most of the compile time.
 function(narrow_torch target)
   target_include_directories(${target} SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})

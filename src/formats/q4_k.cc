@@ -1,7 +1,5 @@
 #include "formats/q4_k.h"
 
-#include <algorithm>
-
 #include "formats/scales_6bit.h"
 #include "formats/super_fit.h"
 
@@ -56,27 +54,10 @@ void write_q4_k(std::byte* block, const std::uint8_t* codes) {
   store_block(block, 0, b);
 }
 
-SubScales read_scales_q4_k(const std::byte* block) {
-  const auto b = load_block<BlockQ4_K>(block, 0);
-  SubScales s{b.d, b.dmin};
-  std::uint8_t sc[8], mn[8];
-  unpack_scales_6bit(b.scales, sc, mn);
-  std::copy(sc, sc + 8, s.sc);
-  std::copy(mn, mn + 8, s.mn);
-  return s;
-}
+SubScales read_scales_q4_k(const std::byte* block) { return read_scales_6bit<BlockQ4_K>(block); }
 
 void write_scales_q4_k(std::byte* block, const SubScales& scales) {
-  auto b = load_block<BlockQ4_K>(block, 0);
-  b.d = scales.d;
-  b.dmin = scales.dmin;
-  std::uint8_t sc[8], mn[8];
-  for (int g = 0; g < 8; ++g) {
-    sc[g] = static_cast<std::uint8_t>(scales.sc[g]);
-    mn[g] = static_cast<std::uint8_t>(scales.mn[g]);
-  }
-  pack_scales_6bit(sc, mn, b.scales);
-  store_block(block, 0, b);
+  write_scales_6bit<BlockQ4_K>(block, scales);
 }
 
 }  // namespace narrow::formats

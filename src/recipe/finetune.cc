@@ -1,13 +1,9 @@
 #include <set>
 
-#include "pipeline/convert.h"
-#include "pipeline/pattern.h"
 #include "recipe/options.h"
 #include "recipe/processes.h"
 #include "recipe/run.h"
-#include "recipe/training_text.h"
 #include "recipe/write_model.h"
-#include "train/lora.h"
 #include "train/prepare.h"
 
 namespace narrow::recipe {
@@ -38,15 +34,7 @@ Status choose_weights(const FinetuneOptions& o, train::Decoder& model) {
     return {};
   }
   train::train_weights(model, [](const std::string&) { return true; });
-  train::LoraSpec lora;
-  lora.rank = o.lora.rank;
-  lora.alpha = o.lora.alpha;
-  lora.seed = o.loop.seed;
-  NARROW_ASSIGN(const pipeline::Pattern pattern,
-                pipeline::Pattern::compile(o.lora.match.empty() ? "blk\\." : o.lora.match));
-  lora.wanted = [pattern, frozen](const std::string& name) {
-    return pattern.found_in(name) && !frozen(name);
-  };
+  NARROW_ASSIGN(const train::LoraSpec lora, lora_spec(o.lora, o.loop, "blk\\.", frozen));
   return train::add_loras(model, lora);
 }
 
@@ -62,12 +50,8 @@ Result<TrainReport> run(const FinetuneOptions& o, ProgressSink& progress) {
   NARROW_ASSIGN(const train::TrainerOptions options,
                 trainer_options(o.loop, {o.kl_weight, o.ce_weight, o.temperature}, o.output, recipe,
                                 processes.rank(), processes.world()));
-  TrainingTextOptions text;
-  text.files = o.loop.texts;
-  text.n_ctx = o.loop.n_ctx;
-  text.validation_windows = o.loop.validation_windows;
-  text.seed = o.loop.seed;
-  NARROW_ASSIGN(const train::Dataset data, training_data(text, o.source, source->config(), progress));
+  NARROW_ASSIGN(const train::Dataset data,
+                training_data(text_options(o.loop), o.source, source->config(), progress));
   NARROW_ASSIGN(const auto model, train::Decoder::create(*source, dtype));
   NARROW_TRY(choose_weights(o, *model));
   model->set_checkpointing(o.loop.checkpointing);

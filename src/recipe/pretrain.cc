@@ -2,7 +2,6 @@
 #include "recipe/options.h"
 #include "recipe/processes.h"
 #include "recipe/run.h"
-#include "recipe/training_text.h"
 #include "recipe/write_model.h"
 #include "train/prepare.h"
 
@@ -22,14 +21,9 @@ Result<TrainReport> run(const PretrainOptions& o, ProgressSink& progress) {
   const nlohmann::ordered_json recipe = to_json(o, true);
   NARROW_ASSIGN(const train::TrainerOptions options,
                 trainer_options(o.loop, {0, 1, 1}, o.output, recipe, processes.rank(), processes.world()));
-  TrainingTextOptions text;
-  text.files = o.loop.texts;
-  text.n_ctx = o.loop.n_ctx;
-  text.validation_windows = o.loop.validation_windows;
-  text.seed = o.loop.seed;
   const std::filesystem::path tokenizer = o.tokenizer.empty() ? o.config.parent_path() : o.tokenizer;
-  NARROW_ASSIGN(const train::Dataset data,
-                training_data(text, *fresh.tokenizer, tokenizer, fresh.source->config(), progress));
+  NARROW_ASSIGN(const train::Dataset data, training_data(text_options(o.loop), *fresh.tokenizer, tokenizer,
+                                                         fresh.source->config(), progress));
   NARROW_ASSIGN(const auto model, train::Decoder::create_random(fresh.source->config(), o.loop.seed, dtype));
   NARROW_ASSIGN(const auto frozen, frozen_names(o.loop, nullptr));
   train::train_weights(*model, frozen);

@@ -17,8 +17,4 @@ Status Processes::wait() const {
   return group_->sum(std::span(&nothing, 1));
 }
 
-Status Processes::share(std::span<const at::Tensor> tensors) const {
-  return group_ ? group_->broadcast(tensors) : Status();
-}
-
 }  // namespace narrow::recipe

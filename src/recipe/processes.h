@@ -23,8 +23,6 @@ class Processes {
   train::Group* group() const { return group_.get(); }  // null when alone
   // Until all processes are here, e.g. for a file that the leading one makes.
   Status wait() const;
-  // The leading process's values become everyone's.
-  Status share(std::span<const at::Tensor> tensors) const;
 
  private:
   Processes(train::Rendezvous where, at::Device device, std::unique_ptr<train::Distributed> group)

@@ -2,16 +2,13 @@
 #include <set>
 
 #include "pipeline/convert.h"
-#include "pipeline/pattern.h"
 #include "pipeline/quantize.h"
 #include "pipeline/trained_file.h"
 #include "recipe/encode_trained.h"
 #include "recipe/options.h"
 #include "recipe/processes.h"
 #include "recipe/run.h"
-#include "recipe/training_text.h"
 #include "train/blocks.h"
-#include "train/lora.h"
 #include "train/prepare.h"
 #include "train/teacher_cache.h"
 
@@ -103,15 +100,7 @@ Result<Student> make_student(const QatOptions& o, const Source& reference, const
   NARROW_ASSIGN(const std::vector<train::GraphRow> rows, train::prepare(*s.decoder, *start, options));
   for (const train::GraphRow& r : rows) s.nodes.push_back({r.name, r.shape, r.weight, r.input, r.trained});
   if (o.train == "lora") {
-    train::LoraSpec lora;
-    lora.rank = o.lora.rank;
-    lora.alpha = o.lora.alpha;
-    lora.seed = o.loop.seed;
-    NARROW_ASSIGN(const pipeline::Pattern pattern,
-                  pipeline::Pattern::compile(o.lora.match.empty() ? "." : o.lora.match));
-    lora.wanted = [pattern, frozen = options.is_frozen](const std::string& name) {
-      return pattern.found_in(name) && !frozen(name);
-    };
+    NARROW_ASSIGN(const train::LoraSpec lora, lora_spec(o.lora, o.loop, ".", options.is_frozen));
     NARROW_TRY(train::add_loras(*s.decoder, lora));
   }
   s.decoder->set_checkpointing(o.loop.checkpointing);
@@ -134,12 +123,8 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
   trainer_opts.observe_steps = o.observe_steps;
   trainer_opts.freeze_step = o.freeze_step;
   // Texts first: they are where most mistakes are, and a start file may take minutes.
-  TrainingTextOptions text;
-  text.files = o.loop.texts;
-  text.n_ctx = o.loop.n_ctx;
-  text.validation_windows = o.loop.validation_windows;
-  text.seed = o.loop.seed;
-  NARROW_ASSIGN(const train::Dataset data, training_data(text, o.source, reference->config(), progress));
+  NARROW_ASSIGN(const train::Dataset data,
+                training_data(text_options(o.loop), o.source, reference->config(), progress));
   std::filesystem::path start_name = start_path(o);
   if (processes.leads()) NARROW_TRY(start_file(o, progress).status());
   NARROW_TRY(processes.wait());

@@ -42,12 +42,30 @@ Result<std::function<bool(const std::string&)>> frozen_names(const TrainLoop& lo
       [pattern, also](const std::string& name) { return pattern.found_in(name) || (also && also(name)); });
 }
 
+TrainingTextOptions text_options(const TrainLoop& loop) {
+  return {loop.texts, loop.n_ctx, loop.validation_windows, loop.seed};
+}
+
+Result<train::LoraSpec> lora_spec(const LoraOptions& options, const TrainLoop& loop, const char* usual,
+                                  const std::function<bool(const std::string&)>& is_frozen) {
+  train::LoraSpec spec;
+  spec.rank = options.rank;
+  spec.alpha = options.alpha;
+  spec.seed = loop.seed;
+  NARROW_ASSIGN(const pipeline::Pattern pattern,
+                pipeline::Pattern::compile(options.match.empty() ? usual : options.match));
+  spec.wanted = [pattern, is_frozen](const std::string& name) {
+    return pattern.found_in(name) && !is_frozen(name);
+  };
+  return spec;
+}
+
 void prepare_torch() {
   at::set_num_threads(thread_count());
   at::globalContext().setDeterministicAlgorithms(true, true);
 }
 
-Result<train::TrainerOptions> trainer_options(const TrainLoop& loop, const LossWeights& loss,
+Result<train::TrainerOptions> trainer_options(const TrainLoop& loop, const train::LossOptions& loss,
                                               const std::filesystem::path& output, Json recipe,
                                               std::int64_t rank, std::int64_t world) {
   const auto bad = [](const std::string& what) {
@@ -77,9 +95,7 @@ Result<train::TrainerOptions> trainer_options(const TrainLoop& loop, const LossW
   o.schedule.warmup_steps =
       static_cast<std::int64_t>(std::llround(loop.warmup * static_cast<double>(loop.steps)));
   o.warmup_share = loop.warmup;
-  o.loss.kl_weight = loss.kl;
-  o.loss.ce_weight = loss.ce;
-  o.loss.temperature = loss.temperature;
+  o.loss = loss;
   o.validate_every = loop.validate_every;
   o.checkpoint =
       loop.checkpoint.empty() ? std::filesystem::path(output.string() + ".checkpoint") : loop.checkpoint;

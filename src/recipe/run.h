@@ -9,16 +9,14 @@
 
 #include "narrow/progress.h"
 #include "narrow/train.h"
+#include "recipe/training_text.h"
+#include "train/lora.h"
 #include "train/trainer.h"
 
 namespace narrow::recipe {
 
-struct LossWeights {
-  double kl = 0, ce = 1, temperature = 1;
-};
-
 // The loop's options as the trainer wants them. kInvalidArgument names the option.
-Result<train::TrainerOptions> trainer_options(const TrainLoop& loop, const LossWeights& loss,
+Result<train::TrainerOptions> trainer_options(const TrainLoop& loop, const train::LossOptions& loss,
                                               const std::filesystem::path& output,
                                               nlohmann::ordered_json recipe, std::int64_t rank,
                                               std::int64_t world);
@@ -30,6 +28,14 @@ Result<at::ScalarType> dtype_named(const std::string& name);
 // True for names that loop.freeze finds, or `also` (may be null) says.
 Result<std::function<bool(const std::string&)>> frozen_names(const TrainLoop& loop,
                                                              std::function<bool(const std::string&)> also);
+
+// The loop's texts and how they are cut.
+TrainingTextOptions text_options(const TrainLoop& loop);
+
+// Which matrices get a low-rank update: those that options.match finds (`usual` where it is empty) and that
+// are not frozen. kInvalidArgument: a bad pattern.
+Result<train::LoraSpec> lora_spec(const LoraOptions& options, const TrainLoop& loop, const char* usual,
+                                  const std::function<bool(const std::string&)>& is_frozen);
 
 // Sets torch's threads to narrow's, and what makes runs repeatable.
 void prepare_torch();

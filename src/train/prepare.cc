@@ -96,10 +96,14 @@ class Preparation {
                     OutlierColumns::create(node, info.shape[1], columns, start_.tensors()[*stored].format));
       NARROW_TRY(take_outliers(*stored, columns, w));
     }
-    row.weight = outer->describe();
-    w.set_requires_grad(row.trained && o_.what == TrainWhat::kAll);
-    student_.attach_weight(info.name, outer);
+    attach(outer, w, row);
     return {};
+  }
+
+  void attach(const std::shared_ptr<WeightNode>& node, at::Tensor& w, GraphRow& row) {
+    row.weight = node->describe();
+    w.set_requires_grad(row.trained && o_.what == TrainWhat::kAll);
+    student_.attach_weight(row.name, node);
   }
 
   // A tensor of the int8 parts beside `stem`, empty where there is none.
@@ -151,9 +155,7 @@ class Preparation {
       w.copy_(node->start_latent(w));
     }
     if (stored) NARROW_TRY(take_outliers(*stored, options.outliers, w));
-    row.weight = node->describe();
-    w.set_requires_grad(row.trained && o_.what == TrainWhat::kAll);
-    student_.attach_weight(info.name, node);
+    attach(node, w, row);
     return {};
   }
 

@@ -118,8 +118,8 @@ void Trainer::set_phase(std::int64_t step) {
 Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
   const at::Device device = student_.weights().begin()->second.device();
   const at::Tensor tokens = batch.tokens.to(device);
-  const at::Tensor flat_mask = batch.mask.reshape({-1});
-  const at::Tensor picked = flat_mask.nonzero().squeeze(-1).to(device);
+  const at::Tensor rows_here = batch.mask.reshape({-1}).nonzero().squeeze(-1);
+  const at::Tensor picked = rows_here.to(device);
   if (picked.numel() == 0) return Totals{};
   LossInput in;
   // Position i predicts token i + 1; the mask is off at the last one.
@@ -127,7 +127,6 @@ Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
   const std::int64_t width = student_.config().n_embd;
   if (options_.teacher_cache != nullptr && options_.loss.kl_weight > 0) {
     NARROW_ASSIGN(const TeacherTopK all, options_.teacher_cache->get(batch.tokens, teacher_));
-    const at::Tensor rows_here = flat_mask.nonzero().squeeze(-1);
     in.top_k = TeacherTopK{all.ids.index_select(0, rows_here).to(device),
                            all.log_probs.index_select(0, rows_here).to(device)};
   } else if (teacher_ != nullptr && options_.loss.kl_weight > 0) {
@@ -346,10 +345,7 @@ Result<std::int64_t> Trainer::load(TrainerReport& report) {
       report.validations.push_back({v.at(0), v.at(1), v.at(2)});
     }
     if (const auto planned = c.state.value("planned_steps", std::int64_t{0}); !planned_ && planned > 0) {
-      options_.steps = options_.schedule.steps = planned;
-      options_.schedule.warmup_steps =
-          static_cast<std::int64_t>(options_.warmup_share * static_cast<double>(planned));
-      planned_ = true;
+      set_steps(planned);
     }
     saved_step_ = step;
     return step;
@@ -359,7 +355,15 @@ Result<std::int64_t> Trainer::load(TrainerReport& report) {
   }
 }
 
-// All processes of a group must agree, whatever their clocks say: the slowest decides.
+// The run's length, where the options left it open, and the schedule over it.
+void Trainer::set_steps(std::int64_t steps) {
+  options_.steps = options_.schedule.steps = steps;
+  options_.schedule.warmup_steps =
+      static_cast<std::int64_t>(options_.warmup_share * static_cast<double>(steps));
+  planned_ = true;
+}
+
+// All processes of a group must agree, whatever their clocks say: the mean decides.
 Status Trainer::plan_steps(std::int64_t done, double seconds_per_step, double left) {
   double steps = static_cast<double>(done) + std::max(0.0, left / seconds_per_step);
   if (group_ != nullptr) {
@@ -367,11 +371,7 @@ Status Trainer::plan_steps(std::int64_t done, double seconds_per_step, double le
     NARROW_TRY(group_->sum(std::span(&mean, 1)));
     steps = mean.item<double>();
   }
-  options_.steps = std::max(done, static_cast<std::int64_t>(steps));
-  options_.schedule.steps = options_.steps;
-  options_.schedule.warmup_steps =
-      static_cast<std::int64_t>(options_.warmup_share * static_cast<double>(options_.steps));
-  planned_ = true;
+  set_steps(std::max(done, static_cast<std::int64_t>(steps)));
   return {};
 }
 

@@ -107,6 +107,7 @@ class Trainer {
   // One micro-batch; adds to gradients when they are enabled. `rows`: predictions of the whole step.
   Result<Totals> forward(const Batch& batch, double rows);
   Status share(Totals& totals);
+  void set_steps(std::int64_t steps);
   Status plan_steps(std::int64_t done, double seconds_per_step, double left);
   void set_phase(std::int64_t step);
   bool distils() const { return options_.loss.kl_weight > 0; }

@@ -1,28 +1,6 @@
-#include <memory>
-
-#include "cli/interrupt.h"
-#include "cli/train/commands.h"
-#include "cli/train/fields.h"
+#include "cli/train/training_command.h"
 
 namespace narrow::cli {
-namespace {
-
-struct FinetuneArgs {
-  FinetuneOptions options;
-  Status recipe;
-  std::string json;
-};
-
-Status run(const FinetuneArgs& a, const Context& context) {
-  if (!a.recipe.ok()) return a.recipe;
-  const InterruptGuard guard;
-  const auto progress = make_progress(context);
-  const auto report = finetune(a.options, *progress);
-  if (!report.ok()) return report.error();
-  return print_training(*report, a.json);
-}
-
-}  // namespace
 
 void add_finetune(CLI::App& app, Context& context) {
   CLI::App* sub =
@@ -32,12 +10,8 @@ void add_finetune(CLI::App& app, Context& context) {
       "  narrow finetune model-f32.gguf --train lora --text chats.jsonl --steps 200 -o tuned.gguf\n"
       "  narrow finetune small.gguf --teacher large.gguf --kl-weight 1 --text corpus.txt --steps 1000 -o "
       "better.gguf");
-  auto args = std::make_shared<FinetuneArgs>();
-  add_fields(*sub, args->options, args->recipe);
-  sub->add_option("--json", args->json, "Write the report as JSON to this file, or - for standard output");
-  sub->callback([args, &context] {
-    if (const Status s = run(*args, context); !s.ok()) context.exit_code = report_error(s.error());
-  });
+  add_training(*sub, context, std::make_shared<TrainingArgs<FinetuneOptions>>(),
+               [&context](const auto& a) { return run_training(a, context, finetune); });
 }
 
 }  // namespace narrow::cli

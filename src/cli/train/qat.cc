@@ -1,34 +1,20 @@
 #include <fmt/format.h>
 
-#include <memory>
-
-#include "cli/interrupt.h"
-#include "cli/train/commands.h"
-#include "cli/train/fields.h"
+#include "cli/train/training_command.h"
 
 namespace narrow::cli {
 namespace {
 
-struct QatArgs {
-  QatOptions options;
-  Status recipe;
-  std::string json;
-  bool print_graph = false;
-};
+using Args = TrainingArgs<QatOptions>;
 
-Status run(const QatArgs& a, const Context& context) {
+Status print_graph(const Args& a, const Context& context) {
   if (!a.recipe.ok()) return a.recipe;
   const InterruptGuard guard;
   const auto progress = make_progress(context);
-  if (a.print_graph) {
-    const auto nodes = qat_graph(a.options, *progress);
-    if (!nodes.ok()) return nodes.error();
-    fmt::print("{}", graph_text(*nodes));
-    return {};
-  }
-  const auto report = qat(a.options, *progress);
-  if (!report.ok()) return report.error();
-  return print_training(*report, a.json);
+  const auto nodes = qat_graph(a.options, *progress);
+  if (!nodes.ok()) return nodes.error();
+  fmt::print("{}", graph_text(*nodes));
+  return {};
 }
 
 }  // namespace
@@ -45,13 +31,11 @@ void add_qat(CLI::App& app, Context& context) {
       "  torchrun --nproc-per-node 2 --no-python narrow qat model-f32.gguf --type q4_0 --text corpus.txt "
       "--steps 400 "
       "-o model-q4_0.gguf");
-  auto args = std::make_shared<QatArgs>();
-  add_fields(*sub, args->options, args->recipe);
-  sub->add_flag("--print-graph", args->print_graph, "Show what is fake-quantized where, and end");
-  sub->add_option("--json", args->json, "Write the report as JSON to this file, or - for standard output");
-  sub->callback([args, &context] {
-    if (const Status s = run(*args, context); !s.ok()) context.exit_code = report_error(s.error());
+  const auto graph = std::make_shared<bool>(false);
+  add_training(*sub, context, std::make_shared<Args>(), [graph, &context](const Args& a) {
+    return *graph ? print_graph(a, context) : run_training(a, context, qat);
   });
+  sub->add_flag("--print-graph", *graph, "Show what is fake-quantized where, and end");
 }
 
 }  // namespace narrow::cli

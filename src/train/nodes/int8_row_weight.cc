@@ -15,10 +15,6 @@ constexpr float kLeastScale = 0x1p-100f;
 // Levels -127 .. 127, no min: q8_0's.
 const formats::GridCodec* codec() { return formats::grid_codec(Format::kQ8_0); }
 
-at::Tensor rounded_to(Format format, const at::Tensor& x) {
-  return format == Format::kF16 ? x.to(at::kHalf).to(x.scalar_type()) : x;
-}
-
 }  // namespace
 
 Int8RowWeight::Int8RowWeight(std::int64_t n, std::int64_t k, const Int8RowOptions& options)
@@ -33,19 +29,9 @@ Result<std::shared_ptr<Int8RowWeight>> Int8RowWeight::create(std::span<const std
                       "int8 weight of [{}, {}] starts from {} codes and {} scales", n, k, codes.size(),
                       scales.size());
   }
-  if (options.outlier_format != Format::kF16 && options.outlier_format != Format::kF32) {
-    return make_error(ErrorCode::kInvalidArgument, "outlier columns of an int8 weight are f16 or f32, not {}",
-                      format_info(options.outlier_format).name);
-  }
   for (const float s : scales) {
     if (!(s >= 0) || !std::isfinite(s)) {
       return make_error(ErrorCode::kNumeric, "int8 weight of [{}, {}] has a scale of {}", n, k, s);
-    }
-  }
-  for (const std::int32_t c : options.outliers) {
-    if (c < 0 || c >= k) {
-      return make_error(ErrorCode::kInvalidArgument, "int8 weight of [{}, {}] has no column {} to leave out",
-                        n, k, c);
     }
   }
   std::shared_ptr<Int8RowWeight> node(new Int8RowWeight(n, k, options));
@@ -54,10 +40,7 @@ Result<std::shared_ptr<Int8RowWeight>> Int8RowWeight::create(std::span<const std
   node->scale_ = at::empty({n}, at::kFloat);
   std::memcpy(node->scale_.data_ptr(), scales.data(), scales.size() * sizeof(float));
   node->no_min_ = at::zeros({n}, at::kFloat);
-  if (!options.outliers.empty()) {
-    node->outliers_ = at::empty({static_cast<std::int64_t>(options.outliers.size())}, at::kLong);
-    std::copy(options.outliers.begin(), options.outliers.end(), node->outliers_.data_ptr<std::int64_t>());
-  }
+  NARROW_ASSIGN(node->outliers_, KeptColumns::create(k, options.outliers, options.outlier_format));
   if (options.learned) node->scale_.requires_grad_(true);
   return node;
 }
@@ -74,8 +57,7 @@ at::Tensor Int8RowWeight::stored_scales() const {
 }
 
 at::Tensor Int8RowWeight::stored_outliers(const at::Tensor& w) const {
-  const at::Tensor columns = outliers_.defined() ? w.detach().index_select(1, outliers_) : at::empty({n_, 0});
-  return rounded_to(options_.outlier_format, columns.to(at::kFloat));
+  return outliers_.stored(w).to(at::kFloat);
 }
 
 at::Tensor Int8RowWeight::apply(const at::Tensor& w) {
@@ -86,11 +68,7 @@ at::Tensor Int8RowWeight::apply(const at::Tensor& w) {
   ToGrid to{codec(), k_, stored_scales(), no_min_, {}, {}, options_.pass_clipped};
   if (options_.learned && phase() == Phase::kOn) to.latent_scale = scale_;
   if (options_.scaled_gradient) to.factor = lsq_factor(static_cast<double>(k_), 127);
-  if (!outliers_.defined()) return round_to_grid(w.contiguous(), to);
-  const at::Tensor inside = round_to_grid(w.index_fill(1, outliers_, 0).contiguous(), to);
-  const at::Tensor columns = w.index_select(1, outliers_);
-  return inside.index_copy(1, outliers_,
-                           straight_through(columns, rounded_to(options_.outlier_format, columns.detach())));
+  return outliers_.join(round_to_grid(outliers_.rest(w).contiguous(), to), w);
 }
 
 Result<std::vector<std::byte>> Int8RowWeight::encode(const at::Tensor& w) {
@@ -108,7 +86,7 @@ Result<std::vector<std::byte>> Int8RowWeight::encode(const at::Tensor& w) {
   if (!scales.isfinite().all().item<bool>()) {
     return make_error(ErrorCode::kNumeric, "a learned scale of an int8 weight is no finite number");
   }
-  if (outliers_.defined()) x = x.index_fill(1, outliers_, 0);
+  x = outliers_.rest(x);
   const GridView grid{codec(), k_, n_, k_, scales.data_ptr<float>(), no_min_.data_ptr<float>()};
   std::vector<std::byte> out(static_cast<std::size_t>(n_ * k_));
   over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
@@ -127,7 +105,7 @@ at::Tensor Int8RowWeight::start_latent(const at::Tensor& reference) const {
   at::Tensor out = (start_.to(at::kFloat) * scales.unsqueeze(1)).contiguous();
   const GridView grid{codec(), k_, n_, k_, scales.data_ptr<float>(), no_min_.data_ptr<float>()};
   lean_towards(grid, x.data_ptr<float>(), out.data_ptr<float>());
-  if (outliers_.defined()) out.index_copy_(1, outliers_, x.index_select(1, outliers_));
+  outliers_.copy(x, out);
   return out;
 }
 
@@ -143,10 +121,7 @@ std::vector<NamedTensor> Int8RowWeight::buffers() {
 
 std::string Int8RowWeight::describe() const {
   std::string text = fmt::format("int8 per row, {} scales", options_.learned ? "learned" : "fixed");
-  if (outliers_.defined()) {
-    text +=
-        fmt::format(", {} columns {}", options_.outliers.size(), format_info(options_.outlier_format).name);
-  }
+  if (!outliers_.empty()) text += ", " + outliers_.describe();
   return text;
 }
 

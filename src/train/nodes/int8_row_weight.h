@@ -7,6 +7,7 @@
 
 #include "formats/format.h"
 #include "train/nodes/node.h"
+#include "train/nodes/outlier_columns.h"
 
 namespace narrow::train {
 
@@ -50,10 +51,10 @@ class Int8RowWeight : public WeightNode {
 
   std::int64_t n_, k_;
   Int8RowOptions options_;
-  at::Tensor start_;     // [n, k] int8
-  at::Tensor scale_;     // [n]
-  at::Tensor no_min_;    // [n] of 0
-  at::Tensor outliers_;  // [c] int64
+  at::Tensor start_;   // [n, k] int8
+  at::Tensor scale_;   // [n]
+  at::Tensor no_min_;  // [n] of 0
+  KeptColumns outliers_;
 };
 
 }  // namespace narrow::train

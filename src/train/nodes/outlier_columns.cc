@@ -1,16 +1,19 @@
 #include "train/nodes/outlier_columns.h"
 
+#include "train/nodes/round_to_grid.h"
+
 namespace narrow::train {
 
-Result<std::shared_ptr<OutlierColumns>> OutlierColumns::create(std::shared_ptr<WeightNode> inner,
-                                                               std::int64_t k,
-                                                               const std::vector<std::int32_t>& columns,
-                                                               Format format) {
+Result<KeptColumns> KeptColumns::create(std::int64_t k, const std::vector<std::int32_t>& columns,
+                                        Format format) {
   if (format != Format::kF16 && format != Format::kF32) {
     return make_error(ErrorCode::kInvalidArgument, "outlier columns are stored as f16 or f32, not {}",
                       format_info(format).name);
   }
-  at::Tensor index = at::empty({static_cast<std::int64_t>(columns.size())}, at::kLong);
+  KeptColumns out;
+  out.format_ = format;
+  if (columns.empty()) return out;
+  out.index_ = at::empty({static_cast<std::int64_t>(columns.size())}, at::kLong);
   std::int64_t before = -1;
   for (std::size_t i = 0; i < columns.size(); ++i) {
     if (columns[i] <= before || columns[i] >= k) {
@@ -18,30 +21,53 @@ Result<std::shared_ptr<OutlierColumns>> OutlierColumns::create(std::shared_ptr<W
                         "outlier column {} after {}; they ascend and are below {}", columns[i], before, k);
     }
     before = columns[i];
-    index.data_ptr<std::int64_t>()[i] = before;
+    out.index_.data_ptr<std::int64_t>()[i] = before;
   }
-  return std::shared_ptr<OutlierColumns>(new OutlierColumns(std::move(inner), std::move(index), format));
+  return out;
 }
 
-at::Tensor OutlierColumns::rest(const at::Tensor& w) const { return w.index_fill(1, columns_, 0); }
+at::Tensor KeptColumns::rest(const at::Tensor& w) const { return empty() ? w : w.index_fill(1, index_, 0); }
 
-at::Tensor OutlierColumns::stored_outliers(const at::Tensor& w) const {
-  const at::Tensor own = w.detach().index_select(1, columns_);
+at::Tensor KeptColumns::stored(const at::Tensor& w) const {
+  if (empty()) return at::empty({w.size(0), 0}, w.options().requires_grad(false));
+  const at::Tensor own = w.detach().index_select(1, index_);
   return format_ == Format::kF16 ? own.to(at::kHalf).to(w.scalar_type()) : own;
 }
 
-at::Tensor OutlierColumns::apply(const at::Tensor& w) {
-  if (phase() == Phase::kOff || phase() == Phase::kObserve) return w;
-  const at::Tensor inner = inner_->apply(rest(w));
-  // Straight-through: the rounding to f16 is a constant that is added.
-  const at::Tensor own = w.index_select(1, columns_);
-  return inner.index_copy(1, columns_, own + (stored_outliers(w) - own.detach()));
+at::Tensor KeptColumns::join(const at::Tensor& inside, const at::Tensor& w) const {
+  if (empty()) return inside;
+  return inside.index_copy(1, index_, straight_through(w.index_select(1, index_), stored(w)));
 }
 
-Result<std::vector<std::byte>> OutlierColumns::encode(const at::Tensor& w) { return inner_->encode(rest(w)); }
+void KeptColumns::copy(const at::Tensor& from, at::Tensor& to) const {
+  if (!empty()) to.index_copy_(1, index_, from.index_select(1, index_));
+}
+
+std::string KeptColumns::describe() const {
+  return fmt::format("{} columns {}", empty() ? 0 : index_.numel(), format_info(format_).name);
+}
+
+Result<std::shared_ptr<OutlierColumns>> OutlierColumns::create(std::shared_ptr<WeightNode> inner,
+                                                               std::int64_t k,
+                                                               const std::vector<std::int32_t>& columns,
+                                                               Format format) {
+  NARROW_ASSIGN(KeptColumns kept, KeptColumns::create(k, columns, format));
+  return std::shared_ptr<OutlierColumns>(new OutlierColumns(std::move(inner), std::move(kept)));
+}
+
+at::Tensor OutlierColumns::stored_outliers(const at::Tensor& w) const { return columns_.stored(w); }
+
+at::Tensor OutlierColumns::apply(const at::Tensor& w) {
+  if (phase() == Phase::kOff || phase() == Phase::kObserve) return w;
+  return columns_.join(inner_->apply(columns_.rest(w)), w);
+}
+
+Result<std::vector<std::byte>> OutlierColumns::encode(const at::Tensor& w) {
+  return inner_->encode(columns_.rest(w));
+}
 
 std::string OutlierColumns::describe() const {
-  return fmt::format("{}, {} columns {}", inner_->describe(), columns_.numel(), format_info(format_).name);
+  return fmt::format("{}, {}", inner_->describe(), columns_.describe());
 }
 
 void OutlierColumns::set_phase(Phase phase) {

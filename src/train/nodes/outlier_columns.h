@@ -12,6 +12,26 @@
 
 namespace narrow::train {
 
+// Which columns, and what the file stores them as.
+class KeptColumns {
+ public:
+  KeptColumns() = default;
+  // kInvalidArgument: columns that do not ascend, or are not below k; a format that is neither f16 nor f32.
+  static Result<KeptColumns> create(std::int64_t k, const std::vector<std::int32_t>& columns, Format format);
+
+  bool empty() const { return !index_.defined(); }
+  at::Tensor rest(const at::Tensor& w) const;    // w [n, k] with 0 in the columns
+  at::Tensor stored(const at::Tensor& w) const;  // [n, c] without gradients, as the file has them
+  // `inside`, which an inner node made of rest(w), with the stored columns in their places; straight-through.
+  at::Tensor join(const at::Tensor& inside, const at::Tensor& w) const;
+  void copy(const at::Tensor& from, at::Tensor& to) const;  // the columns, in place
+  std::string describe() const;                             // "3 columns f16"
+
+ private:
+  at::Tensor index_;  // [c] int64, undefined where there are none
+  Format format_ = Format::kF16;
+};
+
 class OutlierColumns final : public WeightNode {
  public:
   // `columns` ascend and are below k; their weights are stored as `format` (f16 or f32). `inner` must give 0
@@ -30,13 +50,11 @@ class OutlierColumns final : public WeightNode {
   at::Tensor stored_outliers(const at::Tensor& w) const override;
 
  private:
-  OutlierColumns(std::shared_ptr<WeightNode> inner, at::Tensor columns, Format format)
-      : inner_(std::move(inner)), columns_(std::move(columns)), format_(format) {}
-  at::Tensor rest(const at::Tensor& w) const;  // w with 0 in the columns
+  OutlierColumns(std::shared_ptr<WeightNode> inner, KeptColumns columns)
+      : inner_(std::move(inner)), columns_(std::move(columns)) {}
 
   std::shared_ptr<WeightNode> inner_;
-  at::Tensor columns_;  // [c] int64
-  Format format_;
+  KeptColumns columns_;
 };
 
 }  // namespace narrow::train
