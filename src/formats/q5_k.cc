@@ -1,6 +1,5 @@
 #include "formats/q5_k.h"
 
-
 #include "formats/scales_6bit.h"
 #include "formats/super_fit.h"
 

@@ -14,9 +14,10 @@ Result<TrainReport> run(const PretrainOptions& o, ProgressSink& progress) {
                       "say which config.json describes the model, and where the result goes (-o)");
   }
   prepare_torch();
-  NARROW_ASSIGN(const at::Device device, device_named(o.loop.device));
+  NARROW_ASSIGN(const at::Device asked, device_named(o.loop.device));
   NARROW_ASSIGN(const at::ScalarType dtype, dtype_named(o.loop.dtype));
-  NARROW_ASSIGN(const Processes processes, Processes::join());
+  NARROW_ASSIGN(const Processes processes, Processes::join(asked));
+  const at::Device device = processes.device();
   NARROW_ASSIGN(const FreshModel fresh, fresh_model(o.config, o.tokenizer));
   const nlohmann::ordered_json recipe = to_json(o, true);
   NARROW_ASSIGN(const train::TrainerOptions options,

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/atomic_file.h"
+#include "base/cpu_features.h"
 #include "base/thread_team.h"
 #include "eval/report/document.h"
 #include "pipeline/pattern.h"
@@ -181,6 +182,7 @@ eval::report::Document document(const std::string& title, const Json& recipe, co
 }  // namespace
 
 Status finish_report(const std::string& title, const Json& recipe, const TrainLoop& loop, TrainReport& r) {
+  r.peak_memory_bytes = peak_resident_bytes();
   Json j = {{"title", title},
             {"recipe", recipe},
             {"tokens", r.tokens},
