@@ -1,4 +1,4 @@
-# narrow_layer(<folder> [DEPS <folder>...] [LINK <target>...])
+# narrow_layer(<folder> [COLD] [WITHOUT <file>...] [DEPS <folder>...] [LINK <target>...])
 # One static library per folder of src/. DEPS are the only folders whose headers it may include;
 # scripts/check_layers.py reads the same lines and fails on any other include.
 add_library(narrow_flags INTERFACE)
@@ -29,11 +29,35 @@ if(NARROW_SANITIZE)
 endif()
 target_include_directories(narrow_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
 
+# For a build from nothing: several files of a folder in one compilation, so that headers and their templates are
+# compiled once. A quarter of the time; after a change the build without it is the quicker one.
+option(NARROW_UNITY "Compile several source files together" OFF)
+function(narrow_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${NARROW_UNITY} UNITY_BUILD_BATCH_SIZE 20)
+endfunction()
+
+# narrow_alone(<file>...): files whose names would meet those of their neighbours.
+function(narrow_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
+# What computes nothing: -O1, a third of the compile time less.
+function(narrow_cold target)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+endfunction()
+
 function(narrow_layer name)
-  cmake_parse_arguments(ARG "" "" "DEPS;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "COLD" "" "WITHOUT;DEPS;LINK" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.cc)
+  foreach(file ${ARG_WITHOUT})
+    list(REMOVE_ITEM sources ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+  endforeach()
   if(sources)
     add_library(narrow_${name} STATIC ${sources})
+    narrow_unity(narrow_${name})
+    if(ARG_COLD)
+      narrow_cold(narrow_${name})
+    endif()
     set(scope PUBLIC)
   else()
     add_library(narrow_${name} INTERFACE)
@@ -55,6 +79,7 @@ function(narrow_tests name)
     return()
   endif()
   add_executable(${name}_tests ${sources})
+  narrow_unity(${name}_tests)
   set_target_properties(${name}_tests PROPERTIES NARROW_TEST ON)
   target_link_libraries(${name}_tests PRIVATE narrow_flags narrow_testing GTest::gtest GTest::gtest_main)
   # What is tested is optimised; the tests themselves are compiled once and run once.

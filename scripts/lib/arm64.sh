@@ -28,7 +28,7 @@ test_arm64() {
   [ "${1:-}" = all ] && targets+=(narrow formats_tests ops_tests)
   install_packages $CROSS_PACKAGES
   step "building for ARM (cross, warnings as errors)"
-  build build-arm64 "${targets[@]}" -- -DCMAKE_BUILD_TYPE=Release \
+  build build-arm64 "${targets[@]}" -- -DNARROW_UNITY=ON -DCMAKE_BUILD_TYPE=Release \
     -DNARROW_WERROR=ON -DNARROW_TESTS=ON -DCMAKE_TOOLCHAIN_FILE="$ROOT/cmake/toolchain-aarch64.cmake"
   step "testing for ARM (qemu)"
   GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=0 arm64_tests kernels '*' & pids+=($!)

@@ -15,8 +15,6 @@
 namespace narrow {
 namespace {
 
-constexpr std::uint64_t kMaxTextBytes = 1ull << 32;
-
 using Clock = std::chrono::steady_clock;
 
 Result<EvaluateReport> evaluate_impl(const EvaluateOptions& o, ProgressSink& progress) {

@@ -21,7 +21,6 @@ namespace {
 namespace report = eval::report;
 using Source = std::shared_ptr<const model::ModelSource>;
 
-constexpr std::uint64_t kMaxTextBytes = 1ull << 32;
 constexpr std::size_t kCloseUps = 3;
 
 std::string plain_name(const std::filesystem::path& p) {

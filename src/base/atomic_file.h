@@ -37,6 +37,8 @@ class AtomicFile {
   std::uint64_t end_ = 0;
 };
 
+constexpr std::uint64_t kMaxTextBytes = 1ull << 32;  // of texts to calibrate, train or measure on
+
 // Reads a whole small file; larger than `limit_bytes` is kCorrupt.
 Result<std::string> read_text_file(const std::filesystem::path& path, std::uint64_t limit_bytes);
 

@@ -24,10 +24,10 @@ float half_scale(std::uint8_t e) {
 
 // The code of the nearest level; ties go to the smaller magnitude.
 std::uint8_t nearest_code(float x, float inverse_half_scale) {
-  constexpr float kMidpoints[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5.0f, 7.0f, 10.0f};
+  constexpr float kBetween[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5.0f, 7.0f, 10.0f};
   const float a = std::fabs(x) * inverse_half_scale;
   int c = 0;
-  for (const float mid : kMidpoints) c += a > mid ? 1 : 0;
+  for (const float mid : kBetween) c += a > mid ? 1 : 0;
   return static_cast<std::uint8_t>(c != 0 && x < 0 ? c + 8 : c);
 }
 

@@ -28,9 +28,9 @@ constexpr std::int64_t kSampledRows =
     1024;  // of a tensor, for its errors; of each expert where there are any
 
 // E[x^2] of the inputs of one tensor, or of each of its experts. Empty: unknown, all the same.
-class Importance {
+class TensorImportance {
  public:
-  Importance(const calib::ModelStats* stats, const TensorInfo& t) {
+  TensorImportance(const calib::ModelStats* stats, const TensorInfo& t) {
     if (stats == nullptr) return;
     const auto it = stats->inputs.find(t.name);
     if (it == stats->inputs.end()) return;
@@ -68,8 +68,8 @@ double squared_error(std::span<const float> h, const float* w, const float* q, s
 }
 
 // Output errors of the tensor in each format, from rows at even distances.
-Status output_errors(const ModelSource& source, std::size_t index, const Importance& importance, bool search,
-                     const std::vector<Format>& formats, std::vector<double>& errors) {
+Status output_errors(const ModelSource& source, std::size_t index, const TensorImportance& importance,
+                     bool search, const std::vector<Format>& formats, std::vector<double>& errors) {
   const TensorInfo& t = source.tensors()[index];
   const std::int64_t k = t.shape.row_length(), rows = t.shape.rows();
   const std::int64_t experts = t.shape.rank() > 2 ? t.shape[0] : 1;
@@ -117,10 +117,6 @@ struct Item {
   bool measure = false;
   double kl = 0;  // of the spot run
 };
-
-std::int64_t layer_of(std::string_view name) {
-  return name.starts_with("blk.") ? std::atoll(std::string(name.substr(4)).c_str()) : -1;
-}
 
 std::string family_of(const std::string& name) {
   return name.starts_with("blk.") ? name.substr(name.find('.', 4)) : name;
@@ -229,7 +225,7 @@ Result<AlignedBuffer<std::byte>> encode_tensor(const ModelSource& source, std::s
   const TensorInfo& t = source.tensors()[index];
   const std::int64_t k = t.shape.row_length(), rows = t.shape.rows();
   const std::size_t stride = row_bytes(format, k);
-  const Importance importance(stats, t);
+  const TensorImportance importance(stats, t);
   AlignedBuffer<std::byte> out(static_cast<std::size_t>(rows) * stride);
   constexpr std::int64_t kBlock = 16;
   const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
@@ -289,8 +285,8 @@ Result<DamageTable> measure_damage(const DamageInputs& in, ProgressSink& progres
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
     const TensorInfo& t = source.tensors()[items[i].index];
-    NARROW_TRY(output_errors(source, items[i].index, Importance(in.stats, t), in.search, items[i].formats,
-                             items[i].errors));
+    NARROW_TRY(output_errors(source, items[i].index, TensorImportance(in.stats, t), in.search,
+                             items[i].formats, items[i].errors));
     source.drop(items[i].index);
     progress.update(i + 1, t.name);
   }

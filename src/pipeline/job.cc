@@ -21,7 +21,6 @@ namespace narrow::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 constexpr std::string_view kMagic = "narrow_job";  // of the journal's first line
 constexpr std::string_view kCommit = "commit";     // of its last one, once every file is whole
@@ -40,47 +39,47 @@ fs::path journal_path(const fs::path& output) {
 struct History {
   struct Tensor {
     std::string sha256;
-    Json note;
+    nlohmann::json note;
   };
   std::string recipe, source, layout;
   std::vector<std::string> files;         // final names, in the output's folder
   std::map<std::size_t, Tensor> tensors;  // that were finished
   std::size_t n_tensors = 0;              // in all
-  std::map<std::string, Json, std::less<>> state;
+  std::map<std::string, nlohmann::json, std::less<>> state;
   bool started = false, committing = false;
   bool has_work() const { return !tensors.empty() || !state.empty(); }
 };
 
 template <class T>
-T value_or(const Json& object, std::string_view key, T otherwise) {
+T value_or(const nlohmann::json& object, std::string_view key, T otherwise) {
   const auto it = object.find(key);
   if (it == object.end()) return otherwise;
   if constexpr (std::is_same_v<T, std::string>) return it->is_string() ? it->get<T>() : otherwise;
   if constexpr (std::is_same_v<T, std::size_t>) return it->is_number_unsigned() ? it->get<T>() : otherwise;
 }
 
-History read_history(const std::vector<Json>& lines) {
+History read_history(const std::vector<nlohmann::json>& lines) {
   History h;
   if (lines.empty()) return h;
-  const Json first = lines.front().value(std::string(kMagic), Json());
+  const nlohmann::json first = lines.front().value(std::string(kMagic), nlohmann::json());
   if (!first.is_object()) return h;
   h.started = true;
   h.recipe = value_or<std::string>(first, "recipe", {});
   h.source = value_or<std::string>(first, "source", {});
   h.layout = value_or<std::string>(first, "layout", {});
   h.n_tensors = value_or<std::size_t>(first, "tensors", 0);
-  for (const Json& file : first.value("files", Json::array())) {
+  for (const nlohmann::json& file : first.value("files", nlohmann::json::array())) {
     // Names in this folder only, whatever the journal says.
     if (file.is_string()) h.files.push_back(fs::path(file.get<std::string>()).filename().string());
   }
   for (std::size_t i = 1; i < lines.size(); ++i) {
-    const Json& line = lines[i];
+    const nlohmann::json& line = lines[i];
     if (line.contains("tensor")) {
       const auto index = value_or<std::size_t>(line, "tensor", h.n_tensors);
       if (index >= h.n_tensors) continue;
-      h.tensors[index] = {value_or<std::string>(line, "sha256", {}), line.value("note", Json())};
+      h.tensors[index] = {value_or<std::string>(line, "sha256", {}), line.value("note", nlohmann::json())};
     } else if (line.contains("key")) {
-      h.state[value_or<std::string>(line, "key", {})] = line.value("value", Json());
+      h.state[value_or<std::string>(line, "key", {})] = line.value("value", nlohmann::json());
     } else if (line.contains(kCommit)) {
       h.committing = true;
     }
@@ -94,15 +93,16 @@ bool same_work(const History& h, const JobOptions& o) {
 
 // "'type' was "q4_0" and is "q4_k"" for the first option that differs.
 std::string difference(const std::string& before, const std::string& now) {
-  const Json a = Json::parse(before, nullptr, false), b = Json::parse(now, nullptr, false);
+  const nlohmann::json a = nlohmann::json::parse(before, nullptr, false),
+                       b = nlohmann::json::parse(now, nullptr, false);
   if (!a.is_object() || !b.is_object()) return "";
-  Json keys = a;
+  nlohmann::json keys = a;
   keys.update(b);
   for (const auto& [key, unused] : keys.items()) {
-    const Json was = a.value(key, Json()), is = b.value(key, Json());
+    const nlohmann::json was = a.value(key, nlohmann::json()), is = b.value(key, nlohmann::json());
     if (was == is) continue;
-    const auto text = [](const Json& j) {
-      return j.is_null() ? "not set" : j.dump(-1, ' ', true, Json::error_handler_t::replace);
+    const auto text = [](const nlohmann::json& j) {
+      return j.is_null() ? "not set" : j.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
     };
     return fmt::format(" ('{}' was {} and is {})", key, text(was), text(is));
   }
@@ -174,7 +174,7 @@ struct QuantizeJob::Impl {
     std::uint64_t offset = 0, bytes = 0;
     io::WrittenRanges written;
     bool finished = false;
-    Json note;
+    nlohmann::json note;
   };
 
   Status take_over(const History& h, const JobOptions& o, const std::string& layout, ProgressSink& progress);
@@ -183,7 +183,7 @@ struct QuantizeJob::Impl {
   Result<std::string> checksum(const Slot& s) const;
   Status verify(const History& h);
   Status sync_all();
-  Status add_line(const Json& line);
+  Status add_line(const nlohmann::json& line);
   Error removed(const Error& e);
 
   std::optional<Journal> journal;
@@ -191,7 +191,7 @@ struct QuantizeJob::Impl {
   std::vector<fs::path> paths;
   std::vector<TensorInfo> tensors;
   std::vector<Slot> slots;
-  std::map<std::string, Json, std::less<>> state;
+  std::map<std::string, nlohmann::json, std::less<>> state;
   std::uint64_t file_bytes = 0, unsynced_bytes = 0;
   std::size_t n_finished = 0;
   std::chrono::steady_clock::time_point last_sync = std::chrono::steady_clock::now();
@@ -276,7 +276,7 @@ Status QuantizeJob::Impl::sync_all() {
   return {};
 }
 
-Status QuantizeJob::Impl::add_line(const Json& line) {
+Status QuantizeJob::Impl::add_line(const nlohmann::json& line) {
   NARROW_TRY(journal->append(line));
   const bool due =
       unsynced_bytes >= kSyncBytes || std::chrono::steady_clock::now() - last_sync > kSyncInterval;
@@ -317,7 +317,7 @@ Result<std::unique_ptr<QuantizeJob>> QuantizeJob::open(const JobOptions& o,
   impl->paths = io::gguf::part_paths(o.output, layout->size(), layout_options);
   impl->tensors = std::move(tensors);
   Sha256 hash;
-  Json names = Json::array();
+  nlohmann::json names = nlohmann::json::array();
   for (std::size_t p = 0; p < layout->size(); ++p) {
     const io::gguf::PartLayout& part = (*layout)[p];
     hash.update(std::as_bytes(std::span(part.header)));
@@ -335,11 +335,11 @@ Result<std::unique_ptr<QuantizeJob>> QuantizeJob::open(const JobOptions& o,
     NARROW_TRY(impl->take_over(history, o, layout_digest, progress));
     if (!continues) {
       // Before the files, and on the disk: none is ever there that no journal speaks of.
-      const Json first = {{"recipe", o.recipe},
-                          {"source", o.source_digest},
-                          {"layout", layout_digest},
-                          {"files", names},
-                          {"tensors", impl->slots.size()}};
+      const nlohmann::json first = {{"recipe", o.recipe},
+                                    {"source", o.source_digest},
+                                    {"layout", layout_digest},
+                                    {"files", names},
+                                    {"tensors", impl->slots.size()}};
       NARROW_TRY(impl->journal->append({{std::string(kMagic), first}}));
       NARROW_TRY(impl->journal->sync());
     }
@@ -395,7 +395,7 @@ Status QuantizeJob::write(std::size_t index, std::uint64_t byte_offset, std::spa
   return {};
 }
 
-Status QuantizeJob::finish_tensor(std::size_t index, const Json& note) {
+Status QuantizeJob::finish_tensor(std::size_t index, const nlohmann::json& note) {
   Impl& m = *impl_;
   if (!m.open || index >= m.slots.size()) {
     return make_error(ErrorCode::kInternal, "{}: tensor {} of {} finished", m.output.string(), index,
@@ -410,7 +410,7 @@ Status QuantizeJob::finish_tensor(std::size_t index, const Json& note) {
   const std::lock_guard lock(m.mutex);
   if (s.finished) return {};
   m.unsynced_bytes += s.bytes;
-  Json line = {{"tensor", index}, {"name", m.tensors[index].name}, {"sha256", sum}};
+  nlohmann::json line = {{"tensor", index}, {"name", m.tensors[index].name}, {"sha256", sum}};
   if (!note.is_null()) line["note"] = note;
   NARROW_TRY(m.add_line(line));
   s.finished = true;
@@ -419,9 +419,9 @@ Status QuantizeJob::finish_tensor(std::size_t index, const Json& note) {
   return {};
 }
 
-Json QuantizeJob::note(std::size_t index) const {
+nlohmann::json QuantizeJob::note(std::size_t index) const {
   const std::lock_guard lock(impl_->mutex);
-  return index < impl_->slots.size() ? impl_->slots[index].note : Json();
+  return index < impl_->slots.size() ? impl_->slots[index].note : nlohmann::json();
 }
 
 Status QuantizeJob::read(std::size_t index, std::byte* out) const {
@@ -433,7 +433,7 @@ Status QuantizeJob::read(std::size_t index, std::byte* out) const {
   return impl_->files[s.part].read_at(s.offset, {out, s.bytes});
 }
 
-Status QuantizeJob::put(const std::string& key, Json value) {
+Status QuantizeJob::put(const std::string& key, nlohmann::json value) {
   const std::lock_guard lock(impl_->mutex);
   if (!impl_->open) {
     return make_error(ErrorCode::kInternal, "{}: state after the end", impl_->output.string());
@@ -443,10 +443,10 @@ Status QuantizeJob::put(const std::string& key, Json value) {
   return {};
 }
 
-std::optional<Json> QuantizeJob::get(std::string_view key) const {
+std::optional<nlohmann::json> QuantizeJob::get(std::string_view key) const {
   const std::lock_guard lock(impl_->mutex);
   const auto it = impl_->state.find(key);
-  return it == impl_->state.end() ? std::nullopt : std::optional<Json>(it->second);
+  return it == impl_->state.end() ? std::nullopt : std::optional<nlohmann::json>(it->second);
 }
 
 Result<std::vector<fs::path>> QuantizeJob::commit() {
@@ -492,14 +492,14 @@ Status check_earlier_run(const JobOptions& o) {
   return h.committing ? Status() : EarlierRun(h, o).check();
 }
 
-std::optional<Json> stored_state(const JobOptions& o, std::string_view key) {
+std::optional<nlohmann::json> stored_state(const JobOptions& o, std::string_view key) {
   const auto file = MappedFile::open(journal_path(o.output));
   if (!file.ok()) return std::nullopt;
   std::uint64_t used = 0;
   const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
   const History h = read_history(journal_lines(text, &used));
   const auto it = h.state.find(key);
-  return !same_work(h, o) || it == h.state.end() ? std::nullopt : std::optional<Json>(it->second);
+  return !same_work(h, o) || it == h.state.end() ? std::nullopt : std::optional<nlohmann::json>(it->second);
 }
 
 Result<bool> settle_commit(const JobOptions& o, std::vector<fs::path>* files) {

@@ -17,8 +17,6 @@
 namespace narrow::pipeline {
 namespace {
 
-using Json = nlohmann::json;
-
 // The file at `path`, locked. An earlier holder may have removed it between open and lock: then the lock is
 // on a file without a name, and the next try makes a new one.
 Result<int> open_locked(const std::filesystem::path& path) {
@@ -58,13 +56,13 @@ Result<std::string> read_all(int fd, const std::filesystem::path& path) {
 
 }  // namespace
 
-std::vector<Json> journal_lines(std::string_view text, std::uint64_t* used_bytes) {
-  std::vector<Json> lines;
+std::vector<nlohmann::json> journal_lines(std::string_view text, std::uint64_t* used_bytes) {
+  std::vector<nlohmann::json> lines;
   std::size_t begin = 0;
   while (begin < text.size()) {
     const std::size_t end = text.find('\n', begin);
     if (end == std::string_view::npos) break;
-    Json line = Json::parse(text.substr(begin, end - begin), nullptr, false);
+    nlohmann::json line = nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false);
     if (!line.is_object()) break;
     lines.push_back(std::move(line));
     begin = end + 1;
@@ -110,8 +108,8 @@ void Journal::close() {
   fd_ = -1;
 }
 
-Status Journal::append(const Json& line) {
-  const std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+Status Journal::append(const nlohmann::json& line) {
+  const std::string text = line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   const int e = write_all_at(fd_, end_, std::as_bytes(std::span(text)));
   if (e != 0) return file_error(path_, "write", e);
   end_ += text.size();

@@ -128,16 +128,6 @@ std::string lower(std::string_view s) {
   return out;
 }
 
-// The number in "blk.<n>."; -1 for tensors outside the layers.
-std::int64_t layer_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "blk.";
-  if (!name.starts_with(kPrefix)) return -1;
-  std::int64_t layer = -1;
-  const char* end = name.data() + name.size();
-  const auto r = std::from_chars(name.data() + kPrefix.size(), end, layer);
-  return r.ec == std::errc() && r.ptr != end && *r.ptr == '.' && layer >= 0 ? layer : -1;
-}
-
 bool spread(std::int64_t i, std::int64_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
 
 // `i` of `n`: which of the layers that have such a tensor this one is.
@@ -208,6 +198,15 @@ Format layer_format(const Mix& mix, Role role, std::int64_t i, std::int64_t n, c
 }
 
 }  // namespace
+
+std::int64_t layer_of(std::string_view name) {
+  constexpr std::string_view kPrefix = "blk.";
+  if (!name.starts_with(kPrefix)) return -1;
+  std::int64_t layer = -1;
+  const char* end = name.data() + name.size();
+  const auto r = std::from_chars(name.data() + kPrefix.size(), end, layer);
+  return r.ec == std::errc() && r.ptr != end && *r.ptr == '.' && layer >= 0 ? layer : -1;
+}
 
 Role tensor_role(std::string_view name) {
   if (name == "output.weight") return kHead;

@@ -88,4 +88,7 @@ Format fitting_format(Format wanted, std::int64_t row_length);
 // bpw on Llama 3.1 8B's shapes, all tensors counted.
 double typical_bpw(const Mix& mix);
 
+// The number in "blk.<n>."; -1 for tensors outside the layers.
+std::int64_t layer_of(std::string_view name);
+
 }  // namespace narrow::pipeline

@@ -2,10 +2,9 @@
 
 namespace narrow::pipeline {
 
-using Json = nlohmann::json;
-
-Json loss_note(const quant::WeightError& error, std::uint64_t overflowed) {
-  Json note = {{"squared_error", error.sum_squared_error}, {"squared_weight", error.sum_squared_weight}};
+nlohmann::json loss_note(const quant::WeightError& error, std::uint64_t overflowed) {
+  nlohmann::json note = {{"squared_error", error.sum_squared_error},
+                         {"squared_weight", error.sum_squared_weight}};
   if (overflowed > 0) note["overflowed"] = overflowed;
   return note;
 }
@@ -13,7 +12,7 @@ Json loss_note(const quant::WeightError& error, std::uint64_t overflowed) {
 std::vector<TensorLoss> losses_of(const QuantizeJob& job) {
   std::vector<TensorLoss> losses;
   for (std::size_t i = 0; i < job.tensors().size(); ++i) {
-    const Json note = job.note(i);
+    const nlohmann::json note = job.note(i);
     if (!note.is_object() || !note.contains("squared_error")) continue;
     quant::WeightError error;
     error.sum_squared_error = note.value("squared_error", 0.0);
@@ -26,7 +25,7 @@ std::vector<TensorLoss> losses_of(const QuantizeJob& job) {
 std::uint64_t overflows_of(const QuantizeJob& job) {
   std::uint64_t n = 0;
   for (std::size_t i = 0; i < job.tensors().size(); ++i) {
-    const Json note = job.note(i);
+    const nlohmann::json note = job.note(i);
     if (note.is_object()) n += note.value("overflowed", std::uint64_t{0});
   }
   return n;
@@ -49,7 +48,7 @@ Status produce_by_rows(const model::ModelSource& source, const Plan& plan, bool 
     };
     NARROW_TRY(stream.run(i, plan.types[i], write, stats));
     NARROW_TRY(job.finish_tensor(
-        i, plan.types[i] == tensors[i].format ? Json() : loss_note(stats.error, stats.overflowed)));
+        i, plan.types[i] == tensors[i].format ? nlohmann::json() : loss_note(stats.error, stats.overflowed)));
   }
   progress.end();
   return {};

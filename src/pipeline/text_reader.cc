@@ -11,7 +11,6 @@ namespace {
 namespace fs = std::filesystem;
 using io::Json;
 
-constexpr std::uint64_t kMaxTextBytes = 1ull << 32;
 // Plain text is cut into tokens in stretches of about this size, at line ends: tokenizers need many times
 // the memory of their text.
 constexpr std::size_t kStretchBytes = 1u << 20;

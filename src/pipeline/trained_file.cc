@@ -17,7 +17,6 @@ namespace narrow::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 // Which of `trained` each tensor of the file is replaced by; null: kept.
 using Replacements = std::map<std::string, const TrainedTensor*, std::less<>>;
@@ -62,15 +61,15 @@ Status check_finite(const fs::path& path, const TensorInfo& info, const std::vec
 }
 
 // `recipe` with what made the start file, which add_provenance() would otherwise forget.
-std::string recipe_with_base(const Json& recipe, const io::gguf::Metadata& start) {
-  Json out = recipe.is_object() ? recipe : Json::object();
-  Json base = Json::parse(start.get_string("narrow.recipe").value_or(""), nullptr, false);
-  if (!base.is_object()) base = Json::object();
+std::string recipe_with_base(const nlohmann::json& recipe, const io::gguf::Metadata& start) {
+  nlohmann::json out = recipe.is_object() ? recipe : nlohmann::json::object();
+  nlohmann::json base = nlohmann::json::parse(start.get_string("narrow.recipe").value_or(""), nullptr, false);
+  if (!base.is_object()) base = nlohmann::json::object();
   for (const char* key : {"narrow.source.name", "narrow.source.sha256"}) {
     if (const auto value = start.get_string(key)) base[key] = *value;
   }
   if (!base.empty()) out["base"] = std::move(base);
-  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 Status write_tensors(const io::gguf::Reader& start, const Replacements& trained, io::gguf::Writer& writer,
@@ -104,7 +103,7 @@ Status write_tensors(const io::gguf::Reader& start, const Replacements& trained,
 }  // namespace
 
 Status write_trained(const fs::path& start, const fs::path& output, std::span<const TrainedTensor> trained,
-                     const Json& recipe, ProgressSink& progress) {
+                     const nlohmann::json& recipe, ProgressSink& progress) {
   NARROW_TRY(check_output_path(output, true));
   NARROW_TRY(refuse_same_file(start, output));
   if (io::gguf::parse_split_name(output)) {

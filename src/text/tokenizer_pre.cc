@@ -14,7 +14,7 @@ namespace {
 
 // Rust's \w, which Hugging Face's Whitespace step uses: alphabetic, marks, decimal numbers, connectors,
 // joiners.
-constexpr const char* kWord =
+constexpr const char* kWordSet =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149})";
 
 std::string pattern_of(const PreStep& s) {
@@ -29,7 +29,7 @@ std::string pattern_of(const PreStep& s) {
     case Kind::kPunctuation:
       return R"([\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e\p{P}])";
     case Kind::kWhitespace:
-      return "[" + std::string(kWord) + "]+|[^" + kWord + R"(\s]+)";
+      return "[" + std::string(kWordSet) + "]+|[^" + kWordSet + R"(\s]+)";
     case Kind::kWhitespaceSplit:
       return R"(\s)";
     case Kind::kMetaspace:

@@ -9,10 +9,9 @@ namespace {
 namespace fs = std::filesystem;
 using testing::narrow_cli;
 using testing::TempDir;
-using Json = nlohmann::json;
 
-Json parse(const std::string& text) {
-  Json j = Json::parse(text, nullptr, false);
+nlohmann::json parse(const std::string& text) {
+  nlohmann::json j = nlohmann::json::parse(text, nullptr, false);
   EXPECT_FALSE(j.is_discarded()) << text;
   return j;
 }
@@ -31,7 +30,7 @@ TEST(Commands, DryRunShowsThePlanAndWritesNothing) {
     EXPECT_NE(r.err.find(words), std::string::npos) << words << ": " << r.err;
   }
   EXPECT_EQ(testing::names_in(dir.path()), std::vector<std::string>{"m.gguf"});
-  const Json plan =
+  const nlohmann::json plan =
       parse(narrow_cli({"quantize", dir / "m.gguf", "-t", "q4_k_m", "--dry-run", "--json", "-"}).out);
   EXPECT_EQ(plan["tensors"].size(), testing::tiny_tensors(odd).size());
   EXPECT_GT(plan["fallbacks"].get<int>(), 0);
@@ -42,7 +41,7 @@ TEST(Commands, QuantizeReportsAsJson) {
   ASSERT_OK(testing::write_tiny_gguf(dir / "m.gguf"));
   const auto r = narrow_cli({"quantize", dir / "m.gguf", "-o", dir / "o.gguf", "-t", "q4_0", "--json", "-"});
   ASSERT_EQ(r.exit_code, 0) << r.err;
-  const Json j = parse(r.out);
+  const nlohmann::json j = parse(r.out);
   EXPECT_EQ(j["files"][0], (dir / "o.gguf").string());
   EXPECT_EQ(j["output_bytes"], fs::file_size(dir / "o.gguf"));
   EXPECT_GT(j["losses"].size(), 10u);
@@ -64,7 +63,7 @@ TEST(Commands, InspectShowsModelAndTensor) {
                             "256 x 512", "32.000 bpw"}) {
     EXPECT_NE(text.out.find(words), std::string::npos) << words << ": " << text.out;
   }
-  const Json model = parse(narrow_cli({"inspect", dir / "m.gguf", "--json", "-"}).out);
+  const nlohmann::json model = parse(narrow_cli({"inspect", dir / "m.gguf", "--json", "-"}).out);
   EXPECT_EQ(model["tensors"].size(), testing::tiny_tensors({}).size());
 
   const auto tensor =
@@ -73,9 +72,10 @@ TEST(Commands, InspectShowsModelAndTensor) {
   EXPECT_NE(tensor.out.find("####"), std::string::npos);
   EXPECT_NE(tensor.out.find("q8_0"), std::string::npos);
   ASSERT_EQ(narrow_cli({"quantize", dir / "m.gguf", "-o", dir / "q.gguf", "-t", "q4_0"}).exit_code, 0);
-  const Json compared = parse(narrow_cli({"inspect", dir / "q.gguf", "--tensor", "blk.0.ffn_up.weight",
-                                          "--reference", dir / "m.gguf", "--json", "-"})
-                                  .out);
+  const nlohmann::json compared =
+      parse(narrow_cli({"inspect", dir / "q.gguf", "--tensor", "blk.0.ffn_up.weight", "--reference",
+                        dir / "m.gguf", "--json", "-"})
+                .out);
   ASSERT_EQ(compared["errors"].size(), 1u);
   EXPECT_EQ(compared["errors"][0]["type"], "q4_0");
   EXPECT_NEAR(compared["errors"][0]["relative_rms"].get<double>(), 0.08, 0.04);
@@ -131,11 +131,11 @@ TEST(Commands, ListAsTextMarkdownAndJson) {
   EXPECT_EQ(mixes.out.find("gptneox"), std::string::npos) << "only what was asked for";
   const auto markdown = narrow_cli({"list", "types", "--markdown"});
   EXPECT_TRUE(markdown.out.starts_with("| type |")) << markdown.out;
-  const Json all = parse(narrow_cli({"list", "--json"}).out);
+  const nlohmann::json all = parse(narrow_cli({"list", "--json"}).out);
   for (const char* key : {"mixes", "types", "methods", "architectures"})
     EXPECT_GT(all[key].size(), 0u) << key;
   bool llama = false;
-  for (const Json& a : all["architectures"]) llama = llama || a["name"] == "llama";
+  for (const nlohmann::json& a : all["architectures"]) llama = llama || a["name"] == "llama";
   EXPECT_TRUE(llama);
 }
 

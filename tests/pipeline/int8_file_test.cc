@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 using testing::TempDir;
 
 // Rows of no whole blocks, fused tensors, biases, experts, norms before and after, tied and untied heads.
-constexpr const char* kModels[] = {"gemma3", "gpt2", "mistral", "mixtral", "olmo2", "phi3"};
+constexpr const char* kInt8Models[] = {"gemma3", "gpt2", "mistral", "mixtral", "olmo2", "phi3"};
 
 // Logits of 24 tokens at once and of 3 single ones.
 Result<std::vector<float>> logits_of(const fs::path& file, runtime::Compute compute) {
@@ -65,7 +65,7 @@ testing::TinyGguf with_outliers() {
 
 TEST(Int8File, TheSimulationIsTheEngineOfEveryKindOfModel) {
   const TempDir dir;
-  for (const char* name : kModels) {
+  for (const char* name : kInt8Models) {
     for (const char* type : {"w8a8-static", "w8a8-asymmetric", "w4a8", "w4a8-static"}) {
       const fs::path file = dir / (std::string(name) + "-" + type + ".gguf");
       const auto report = run_int8(options_for(model::tiny(name), file, type), null_progress());

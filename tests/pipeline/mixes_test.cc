@@ -64,7 +64,7 @@ struct Model {
 };
 
 const std::vector<Model>& models() {
-  static const std::vector<Model> kModels = {
+  static const std::vector<Model> kAll = {
       {"meta-llama-3.1-70b-instruct", "llama", 128},
       {"qwen3-0.6b", "qwen3", 128},
       {"qwen3-14b", "qwen3", 128},
@@ -89,7 +89,7 @@ const std::vector<Model>& models() {
         {"attn_q_b.weight", 1536},
         {"attn_output.weight", 16384}}},
   };
-  return kModels;
+  return kAll;
 }
 
 std::string after_layer(const std::string& name) {

@@ -9,7 +9,7 @@ namespace {
 
 using testing::TempDir;
 
-const std::vector<TensorInfo> kTensors = {{"token_embd.weight", Format::kF32, {8, 256}},
+const std::vector<TensorInfo> kPlanned = {{"token_embd.weight", Format::kF32, {8, 256}},
                                           {"output_norm.weight", Format::kF32, {256}},
                                           {"blk.0.attn_q.weight", Format::kF32, {4, 256}},
                                           {"blk.0.ffn_down.weight", Format::kF32, {4, 96}}};
@@ -54,7 +54,7 @@ TEST(PlanFile, ComesBackAsItWasWritten) {
   EXPECT_EQ(q.damage.tensors[0].types[1].kl, 0.0001);
   EXPECT_TRUE(q.damage.tensors[0].measured);
   EXPECT_FALSE(q.damage.tensors[1].measured);
-  ASSERT_OK_AND_ASSIGN(const auto types, types_of_plan(dir / "plan.json", q, kTensors, kDigest));
+  ASSERT_OK_AND_ASSIGN(const auto types, types_of_plan(dir / "plan.json", q, kPlanned, kDigest));
   EXPECT_EQ(types[0], Format::kQ6_K);
   EXPECT_EQ(types[1], std::nullopt);
   EXPECT_EQ(types[3], Format::kQ5_0);
@@ -111,7 +111,7 @@ TEST(PlanFile, PlansThatDoNotFitTheModelAreRefused) {
   for (const Case& c : cases) {
     PlanFile p = example();
     c.change(p);
-    const auto types = types_of_plan("plan.json", p, kTensors, kDigest);
+    const auto types = types_of_plan("plan.json", p, kPlanned, kDigest);
     ASSERT_FALSE(types.ok()) << c.message;
     EXPECT_EQ(types.error().code, ErrorCode::kInvalidArgument);
     EXPECT_NE(types.error().message.find(c.message), std::string::npos) << types.error().message;

@@ -19,10 +19,9 @@ namespace narrow::pipeline {
 namespace {
 
 namespace fs = std::filesystem;
-using io::gguf::Reader;
 using testing::TempDir;
 
-std::vector<std::byte> stored_bytes(const Reader& reader, const std::string& name) {
+std::vector<std::byte> stored_bytes(const io::gguf::Reader& reader, const std::string& name) {
   const io::gguf::StoredTensor* t = reader.find(name);
   EXPECT_NE(t, nullptr) << name;
   if (t == nullptr) return {};
@@ -37,7 +36,7 @@ testing::TinyGguf quantized() {
 }
 
 // Other codes and norms than the file has, of the right size.
-std::vector<TrainedTensor> changed(const Reader& reader) {
+std::vector<TrainedTensor> changed(const io::gguf::Reader& reader) {
   std::vector<TrainedTensor> out;
   for (const char* name : {"blk.1.ffn_down.weight", "token_embd.weight", "blk.0.attn_norm.weight"}) {
     const TensorInfo& info = reader.find(name)->info;
@@ -57,11 +56,11 @@ TEST(TrainedFile, OnlyTheNamedTensorsChange) {
   const TempDir dir;
   const fs::path start = dir / "start.gguf", output = dir / "trained.gguf";
   ASSERT_OK(testing::write_tiny_gguf(start, quantized()));
-  ASSERT_OK_AND_ASSIGN(const Reader before, Reader::open(start));
+  ASSERT_OK_AND_ASSIGN(const io::gguf::Reader before, io::gguf::Reader::open(start));
   const std::vector<TrainedTensor> trained = changed(before);
   ASSERT_OK(write_trained(start, output, trained, {{"command", "qat"}, {"steps", 3}}, null_progress()));
 
-  ASSERT_OK_AND_ASSIGN(const Reader after, Reader::open(output));
+  ASSERT_OK_AND_ASSIGN(const io::gguf::Reader after, io::gguf::Reader::open(output));
   ASSERT_EQ(after.tensors().size(), before.tensors().size());
   std::size_t replaced = 0;
   for (std::size_t i = 0; i < before.tensors().size(); ++i) {
@@ -97,7 +96,7 @@ TEST(TrainedFile, TheStartsRecipeIsTheBase) {
   ASSERT_OK(write_trained(start, one, {}, {{"command", "qat"}}, null_progress()));
   testing::write_file(two, "an earlier file");
   ASSERT_OK(write_trained(one, two, {}, {{"command", "finetune"}}, null_progress()));
-  ASSERT_OK_AND_ASSIGN(const Reader reader, Reader::open(two));
+  ASSERT_OK_AND_ASSIGN(const io::gguf::Reader reader, io::gguf::Reader::open(two));
   const auto recipe = nlohmann::json::parse(*reader.metadata().get_string("narrow.recipe"));
   EXPECT_EQ(recipe["command"], "finetune");
   EXPECT_EQ(recipe["base"]["command"], "qat");
@@ -112,10 +111,10 @@ TEST(TrainedFile, ASplitStartBecomesOneFile) {
   ASSERT_OK(testing::write_tiny_gguf(dir / "start.gguf", quantized(), split));
   const fs::path part = dir / "start-00002-of-00005.gguf", output = dir / "trained.gguf";
   ASSERT_TRUE(fs::exists(part));
-  ASSERT_OK_AND_ASSIGN(const Reader before, Reader::open(part));
+  ASSERT_OK_AND_ASSIGN(const io::gguf::Reader before, io::gguf::Reader::open(part));
   const std::vector<TrainedTensor> trained = changed(before);
   ASSERT_OK(write_trained(part, output, trained, nlohmann::json::object(), null_progress()));
-  ASSERT_OK_AND_ASSIGN(const Reader after, Reader::open(output));
+  ASSERT_OK_AND_ASSIGN(const io::gguf::Reader after, io::gguf::Reader::open(output));
   EXPECT_EQ(after.parts().size(), 1u);
   EXPECT_TRUE(stored_bytes(after, trained[0].name) == trained[0].bytes);
   EXPECT_TRUE(stored_bytes(after, "blk.1.ffn_up.weight") == stored_bytes(before, "blk.1.ffn_up.weight"));
@@ -125,7 +124,7 @@ TEST(TrainedFile, Refusals) {
   const TempDir dir;
   const fs::path start = dir / "start.gguf", output = dir / "trained.gguf";
   ASSERT_OK(testing::write_tiny_gguf(start, quantized()));
-  ASSERT_OK_AND_ASSIGN(const Reader reader, Reader::open(start));
+  ASSERT_OK_AND_ASSIGN(const io::gguf::Reader reader, io::gguf::Reader::open(start));
   const std::vector<TrainedTensor> good = changed(reader);
   struct Case {
     std::function<void(std::vector<TrainedTensor>&)> change;

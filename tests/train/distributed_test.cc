@@ -127,12 +127,12 @@ TEST(Distributed, TwoProcessesHaveTheGradientsOfOne) {
   }
 }
 
-using Values = std::vector<std::pair<const char*, const char*>>;
+using Variables = std::vector<std::pair<const char*, const char*>>;
 
 // Sets variables for a test's duration.
 class Environment {
  public:
-  explicit Environment(const Values& values) {
+  explicit Environment(const Variables& values) {
     for (const auto& [name, value] : values) {
       names_.push_back(name);
       ::setenv(name, value, 1);
@@ -159,12 +159,12 @@ TEST(Distributed, EnvironmentIsTorchruns) {
     EXPECT_EQ(group, nullptr);
   }
   {
-    const Environment e(Values{{"WORLD_SIZE", "4"},
-                               {"RANK", "3"},
-                               {"LOCAL_RANK", "1"},
-                               {"MASTER_ADDR", "host"},
-                               {"MASTER_PORT", "1234"},
-                               {"TORCHELASTIC_USE_AGENT_STORE", "True"}});
+    const Environment e(Variables{{"WORLD_SIZE", "4"},
+                                  {"RANK", "3"},
+                                  {"LOCAL_RANK", "1"},
+                                  {"MASTER_ADDR", "host"},
+                                  {"MASTER_PORT", "1234"},
+                                  {"TORCHELASTIC_USE_AGENT_STORE", "True"}});
     ASSERT_OK_AND_ASSIGN(const Rendezvous r, Rendezvous::from_environment());
     EXPECT_EQ(r.world, 4);
     EXPECT_EQ(r.rank, 3);
@@ -173,19 +173,19 @@ TEST(Distributed, EnvironmentIsTorchruns) {
     EXPECT_EQ(r.port, 1235);  // the agent has 1234
   }
   {
-    const Environment e(Values{{"WORLD_SIZE", "2"}});
+    const Environment e(Variables{{"WORLD_SIZE", "2"}});
     EXPECT_NE(error().find("RANK is not"), std::string::npos) << error();
   }
   {
-    const Environment e(Values{{"WORLD_SIZE", "2"}, {"RANK", "2"}});
+    const Environment e(Variables{{"WORLD_SIZE", "2"}, {"RANK", "2"}});
     EXPECT_NE(error().find("RANK is 2 of WORLD_SIZE 2"), std::string::npos) << error();
   }
   {
-    const Environment e(Values{{"WORLD_SIZE", "two"}});
+    const Environment e(Variables{{"WORLD_SIZE", "two"}});
     EXPECT_NE(error().find("WORLD_SIZE is 'two'"), std::string::npos) << error();
   }
   {
-    const Environment e(Values{{"WORLD_SIZE", "2"}, {"RANK", "1"}, {"MASTER_PORT", "70000"}});
+    const Environment e(Variables{{"WORLD_SIZE", "2"}, {"RANK", "1"}, {"MASTER_PORT", "70000"}});
     EXPECT_NE(error().find("MASTER_PORT is '70000'"), std::string::npos) << error();
   }
 }

@@ -10,7 +10,7 @@ namespace {
 using Inputs = std::vector<at::Tensor>;
 using Function = std::function<at::Tensor(const Inputs&)>;
 
-at::Tensor random(at::IntArrayRef shape, std::uint64_t seed, double size = 1.0) {
+at::Tensor random_inputs(at::IntArrayRef shape, std::uint64_t seed, double size = 1.0) {
   at::manual_seed(seed);
   return at::randn(shape, at::kDouble) * size;
 }
@@ -58,13 +58,13 @@ void check(const Function& f, const Inputs& inputs, double tolerance = 2e-5) {
 
 TEST(Fused, LinearWithAndWithoutBias) {
   check([](const Inputs& x) { return train::linear(x[0], x[1], {}); },
-        {random({2, 5, 12}, 1), random({7, 12}, 2)});
+        {random_inputs({2, 5, 12}, 1), random_inputs({7, 12}, 2)});
   check([](const Inputs& x) { return train::linear(x[0], x[1], x[2]); },
-        {random({2, 5, 12}, 1), random({7, 12}, 2), random({7}, 3)});
+        {random_inputs({2, 5, 12}, 1), random_inputs({7, 12}, 2), random_inputs({7}, 3)});
 }
 
 TEST(Fused, MultiplyAddsWhenAsked) {
-  const at::Tensor a = random({3, 4}, 1).to(at::kFloat), b = random({4, 5}, 2).to(at::kFloat);
+  const at::Tensor a = random_inputs({3, 4}, 1).to(at::kFloat), b = random_inputs({4, 5}, 2).to(at::kFloat);
   at::Tensor out = at::ones({3, 5});
   multiply(a, false, b, false, out, true);
   EXPECT_LT((out - (at::mm(a, b) + 1)).abs().max().item<float>(), 1e-5);
@@ -76,16 +76,17 @@ TEST(Fused, MultiplyAddsWhenAsked) {
 TEST(Fused, RmsNorm) {
   for (const std::int64_t width : {8, 33, 576}) {
     check([](const Inputs& x) { return rms_norm(x[0], x[1], 1e-5); },
-          {random({3, 4, width}, 1), random({width}, 2)});
+          {random_inputs({3, 4, width}, 1), random_inputs({width}, 2)});
   }
 }
 
 TEST(Fused, SiluMulAlsoFarFromZero) {
-  check([](const Inputs& x) { return silu_mul(x[0], x[1]); }, {random({3, 50}, 1, 20.0), random({3, 50}, 2)});
+  check([](const Inputs& x) { return silu_mul(x[0], x[1]); },
+        {random_inputs({3, 50}, 1, 20.0), random_inputs({3, 50}, 2)});
 }
 
 TEST(Fused, RopeInBothStylesAndInPart) {
-  const at::Tensor turn = random({6, 4}, 9, 3.0);
+  const at::Tensor turn = random_inputs({6, 4}, 9, 3.0);
   for (const bool interleaved : {false, true}) {
     for (const std::int64_t d : {8, 12}) {
       check(
@@ -93,7 +94,7 @@ TEST(Fused, RopeInBothStylesAndInPart) {
             const at::Tensor angle = turn.to(x[0].scalar_type());
             return rope(x[0], angle.cos(), angle.sin(), interleaved);
           },
-          {random({2, 6, 3, d}, 1)});
+          {random_inputs({2, 6, 3, d}, 1)});
     }
   }
 }
@@ -107,13 +108,15 @@ TEST(Fused, AttentionOverStretchesGroupsAndWindows) {
   for (const Case& c : {Case{5, 4, 2, {0.4, 0.0, 0}}, Case{300, 3, 1, {0.3, 0.0, 0}},
                         Case{300, 2, 2, {0.3, 0.0, 40}}, Case{9, 2, 1, {0.5, 4.0, 3}}}) {
     check([&](const Inputs& x) { return attention(x[0], x[1], x[2], c.shape); },
-          {random({2, c.t, c.heads, 8}, 1), random({2, c.t, c.kv, 8}, 2), random({2, c.t, c.kv, 8}, 3)});
+          {random_inputs({2, c.t, c.heads, 8}, 1), random_inputs({2, c.t, c.kv, 8}, 2),
+           random_inputs({2, c.t, c.kv, 8}, 3)});
   }
 }
 
 TEST(Fused, AttentionSeesNothingAhead) {
-  const at::Tensor q = random({1, 200, 2, 8}, 1).to(at::kFloat), k = random({1, 200, 2, 8}, 2).to(at::kFloat);
-  at::Tensor v = random({1, 200, 2, 8}, 3).to(at::kFloat);
+  const at::Tensor q = random_inputs({1, 200, 2, 8}, 1).to(at::kFloat),
+                   k = random_inputs({1, 200, 2, 8}, 2).to(at::kFloat);
+  at::Tensor v = random_inputs({1, 200, 2, 8}, 3).to(at::kFloat);
   const at::Tensor before = attention(q, k, v, {});
   v.select(1, 150).fill_(1000.0f);
   const at::Tensor after = attention(q, k, v, {});

@@ -9,20 +9,19 @@
 namespace narrow::train {
 namespace {
 
-using Json = nlohmann::json;
-
-at::Tensor tensor_of(const Json& values, const std::vector<std::int64_t>& shape) {
+at::Tensor tensor_of(const nlohmann::json& values, const std::vector<std::int64_t>& shape) {
   return at::tensor(values.get<std::vector<float>>()).reshape(shape).clone();
 }
 
 at::Tensor leaf(at::Tensor t) { return t.requires_grad_(true); }
 
 struct Golden {
-  Json json = Json::parse(testing::read_file(std::filesystem::path(NARROW_GOLDEN) / "adamw.json"));
+  nlohmann::json json =
+      nlohmann::json::parse(testing::read_file(std::filesystem::path(NARROW_GOLDEN) / "adamw.json"));
   AdamWOptions options() const { return {json["beta1"], json["beta2"], json["eps"], true}; }
   std::vector<Parameter> parameters() const {
     std::vector<Parameter> out;
-    for (const Json& p : json["parameters"]) {
+    for (const nlohmann::json& p : json["parameters"]) {
       out.push_back({p["name"], leaf(tensor_of(p["start"], p["shape"])), p["lr_scale"], p["weight_decay"]});
     }
     return out;
@@ -30,7 +29,7 @@ struct Golden {
   void set_gradients(const AdamW& adamw, std::size_t step) const {
     for (const Parameter& p : adamw.parameters()) {
       at::Tensor t = p.tensor;
-      const Json& g = json["steps"][step]["gradients"];
+      const nlohmann::json& g = json["steps"][step]["gradients"];
       t.mutable_grad() = g.contains(p.name) ? tensor_of(g[p.name], t.sizes().vec()) : at::Tensor();
     }
   }
@@ -45,7 +44,7 @@ TEST(AdamW, AgreesWithTorch) {
   ASSERT_OK_AND_ASSIGN(AdamW adamw, AdamW::create(golden.parameters(), golden.options()));
   for (std::size_t step = 0; step < golden.json["steps"].size(); ++step) {
     golden.set_gradients(adamw, step);
-    const Json& expected = golden.json["steps"][step];
+    const nlohmann::json& expected = golden.json["steps"][step];
     const double norm = adamw.gradient_norm();
     EXPECT_NEAR(norm, expected["norm"].get<double>(), 1e-6 * norm);
     adamw.step(golden.json["lr"], clip_scale(norm, golden.json["max_norm"]));

@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::TempDir;
 
-std::unique_ptr<Decoder> decoder_of(const std::string& model) {
+std::unique_ptr<Decoder> trained_decoder(const std::string& model) {
   const auto source = model::ModelSource::open(testing::shared_data() / "tiny-models" / model);
   EXPECT_OK(source);
   if (!source.ok()) return nullptr;
@@ -83,7 +83,7 @@ TEST(Trainer, TenStepsAreThoseOfPyTorch) {
   const nlohmann::json golden = nlohmann::json::parse(in);
   for (const auto& [model, want] : golden["models"].items()) {
     SCOPED_TRACE(model);
-    const auto d = decoder_of(model);
+    const auto d = trained_decoder(model);
     ASSERT_NE(d, nullptr);
     Document document;
     document.ids = golden_ids(model);
@@ -115,7 +115,7 @@ TEST(Trainer, MicroBatchesChangeNothing) {
   const Dataset data = some_text(8);
   std::vector<double> losses[2];
   for (const std::int64_t micro : {1, 4}) {
-    const auto d = decoder_of("llama");
+    const auto d = trained_decoder("llama");
     ASSERT_NE(d, nullptr);
     TrainerOptions o = plain_options(3);
     o.batch.windows = 4;
@@ -150,7 +150,7 @@ TEST(Trainer, ResumedRunsEndTheSame) {
   o.batch.windows = 2;
   o.schedule.decay = Decay::kCosine;
   o.recipe = {{"test", 1}};
-  const auto whole = decoder_of("llama");
+  const auto whole = trained_decoder("llama");
   ASSERT_NE(whole, nullptr);
   {
     ASSERT_OK_AND_ASSIGN(const auto trainer, Trainer::create(*whole, nullptr, data, o));
@@ -159,7 +159,7 @@ TEST(Trainer, ResumedRunsEndTheSame) {
   o.checkpoint = dir / "checkpoint";
   o.checkpoint_every = 100;
   {
-    const auto d = decoder_of("llama");
+    const auto d = trained_decoder("llama");
     ASSERT_OK_AND_ASSIGN(const auto trainer, Trainer::create(*d, nullptr, data, o));
     StopAfter stop;
     const auto r = trainer->run(stop);
@@ -167,7 +167,7 @@ TEST(Trainer, ResumedRunsEndTheSame) {
     EXPECT_EQ(r.error().code, ErrorCode::kCancelled);
     EXPECT_NE(r.error().message.find("--resume"), std::string::npos) << r.error().message;
   }
-  const auto resumed = decoder_of("llama");
+  const auto resumed = trained_decoder("llama");
   o.resume = true;
   ASSERT_OK_AND_ASSIGN(const auto trainer, Trainer::create(*resumed, nullptr, data, o));
   ASSERT_OK_AND_ASSIGN(const TrainerReport report, trainer->run(null_progress()));
@@ -175,7 +175,7 @@ TEST(Trainer, ResumedRunsEndTheSame) {
   for (const auto& [name, w] : whole->weights()) EXPECT_TRUE(at::equal(w, resumed->weight(name))) << name;
   // Another recipe's checkpoint is not gone on with.
   o.recipe = {{"test", 2}};
-  const auto other = decoder_of("llama");
+  const auto other = trained_decoder("llama");
   ASSERT_OK_AND_ASSIGN(const auto again, Trainer::create(*other, nullptr, data, o));
   EXPECT_FALSE(again->run(null_progress()).ok());
 }
@@ -183,7 +183,7 @@ TEST(Trainer, ResumedRunsEndTheSame) {
 TEST(Trainer, ALossThatIsNoNumberStopsTheRun) {
   NARROW_REQUIRE_SHARED();
   const Dataset data = some_text(4);
-  const auto d = decoder_of("llama");
+  const auto d = trained_decoder("llama");
   ASSERT_NE(d, nullptr);
   {
     const at::NoGradGuard off;
@@ -200,7 +200,7 @@ TEST(Trainer, ALossThatIsNoNumberStopsTheRun) {
 TEST(Trainer, BadOptionsAreNamed) {
   NARROW_REQUIRE_SHARED();
   const Dataset data = some_text(4);
-  const auto d = decoder_of("llama");
+  const auto d = trained_decoder("llama");
   ASSERT_NE(d, nullptr);
   const auto expect = [&](TrainerOptions o, const char* part) {
     const auto r = Trainer::create(*d, nullptr, data, o);

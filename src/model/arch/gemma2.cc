@@ -4,9 +4,9 @@
 namespace narrow::model {
 namespace {
 
-constexpr std::int64_t kLayersOf27b = 46;
+constexpr std::int64_t kGemma2LayersOf27b = 46;
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void gemma2_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {.n_head_kv = 4, .head_dim = 256, .n_ctx = 8192, .tied = true}, c);
   read_hf_sliding(f, arch, c, 4096);
   read_hf_activation(f, {"hidden_activation"}, c);
@@ -15,15 +15,15 @@ void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   c.final_softcap = static_cast<float>(f.number({"final_logit_softcapping"}, 0.0, 1e6, 0.0));
 }
 
-void read_gguf(GgufFields& f, ModelConfig& c) {
-  gemma_read_gguf_scales(f, kLayersOf27b, c);
+void gemma2_read_gguf(GgufFields& f, ModelConfig& c) {
+  gemma_read_gguf_scales(f, kGemma2LayersOf27b, c);
   // Files of the first converter lack these keys.
   if (!f.has("attn_logit_softcapping")) c.attn_softcap = 50.0f;
   if (!f.has("final_logit_softcapping")) c.final_softcap = 30.0f;
 }
 
-void write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
-  gemma_write_gguf_scales(c, kLayersOf27b, m);
+void gemma2_write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
+  gemma_write_gguf_scales(c, kGemma2LayersOf27b, m);
   m.set_f32("gemma2.attn_logit_softcapping", c.attn_softcap);
   m.set_f32("gemma2.final_logit_softcapping", c.final_softcap);
 }
@@ -37,9 +37,9 @@ const Arch& gemma2_arch() {
                             .sliding_period = 2,
                             .default_window = 4096,
                             .traits = gemma_traits,
-                            .read_hf = read_hf,
-                            .read_gguf = read_gguf,
-                            .write_gguf = write_gguf,
+                            .read_hf = gemma2_read_hf,
+                            .read_gguf = gemma2_read_gguf,
+                            .write_gguf = gemma2_write_gguf,
                             .write_hf = gemma_write_hf,
                             .tensor_map = gemma_tensors};
   return arch;

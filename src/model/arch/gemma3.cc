@@ -5,15 +5,15 @@
 namespace narrow::model {
 namespace {
 
-constexpr std::int64_t kLayersOf27b = 62;
+constexpr std::int64_t kGemma3LayersOf27b = 62;
 
-void traits(ModelConfig& c) {
+void gemma3_traits(ModelConfig& c) {
   gemma_traits(c);
   c.qk_norm = QkNorm::kPerHead;
   c.rope.theta_local = 10000.0f;
 }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void gemma3_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(
       f, arch,
       {.n_head = 8, .n_head_kv = 4, .head_dim = 256, .n_vocab = 262208, .n_ctx = 131072, .tied = true}, c);
@@ -28,11 +28,13 @@ void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   }
 }
 
-void read_gguf(GgufFields& f, ModelConfig& c) { gemma_read_gguf_scales(f, kLayersOf27b, c); }
+void gemma3_read_gguf(GgufFields& f, ModelConfig& c) { gemma_read_gguf_scales(f, kGemma3LayersOf27b, c); }
 
-void write_gguf(const ModelConfig& c, io::gguf::Metadata& m) { gemma_write_gguf_scales(c, kLayersOf27b, m); }
+void gemma3_write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
+  gemma_write_gguf_scales(c, kGemma3LayersOf27b, m);
+}
 
-void write_hf(const ModelConfig& c, Json& j) {
+void gemma3_write_hf(const ModelConfig& c, Json& j) {
   gemma_write_hf(c, j);
   j["rope_local_base_freq"] = shortest(c.rope.theta_local);
   Json both = Json::object();
@@ -52,11 +54,11 @@ const Arch& gemma3_arch() {
                                                  "model.vision_tower.", "model.multi_modal_projector."},
                             .sliding_period = 6,
                             .default_theta = 1e6,
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .read_gguf = read_gguf,
-                            .write_gguf = write_gguf,
-                            .write_hf = write_hf,
+                            .traits = gemma3_traits,
+                            .read_hf = gemma3_read_hf,
+                            .read_gguf = gemma3_read_gguf,
+                            .write_gguf = gemma3_write_gguf,
+                            .write_hf = gemma3_write_hf,
                             .tensor_map = gemma_tensors};
   return arch;
 }

@@ -5,7 +5,7 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig& c) {
+void gpt2_traits(ModelConfig& c) {
   c.norm = NormKind::kLayer;
   c.position = Position::kLearned;
   c.activation = Activation::kGeluTanh;
@@ -13,7 +13,7 @@ void traits(ModelConfig& c) {
   c.qkv_bias = c.out_bias = c.ffn_bias = true;
 }
 
-void read_hf(HfFields& f, const Arch&, ModelConfig& c) {
+void gpt2_read_hf(HfFields& f, const Arch&, ModelConfig& c) {
   c.n_embd = f.integer({"n_embd", "hidden_size"}, 1, kMaxWidth);
   c.n_layer = f.integer({"n_layer", "num_hidden_layers"}, 1, kMaxLayers);
   c.n_head = c.n_head_kv = f.integer({"n_head", "num_attention_heads"}, 1, kMaxHeads);
@@ -36,11 +36,11 @@ void read_hf(HfFields& f, const Arch&, ModelConfig& c) {
   }
 }
 
-void read_gguf(GgufFields&, ModelConfig& c) {
+void gpt2_read_gguf(GgufFields&, ModelConfig& c) {
   for (LayerConfig& layer : c.layers) layer.rope = false;
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void gpt2_write_hf(const ModelConfig& c, Json& j) {
   j["n_embd"] = c.n_embd;
   j["n_layer"] = c.n_layer;
   j["n_head"] = c.n_head;
@@ -53,7 +53,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   j["scale_attn_weights"] = c.attn_scale != 1.0f;
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) {
+std::vector<TensorRule> gpt2_map(const ModelConfig& c) {
   MapBuilder b(c);
   b.embeddings("@wte.weight");
   b.add("position_embd.weight", Shape({c.n_ctx_train, c.n_embd}), "@wpe.weight");
@@ -79,11 +79,11 @@ const Arch& gpt2_arch() {
                             .prefixes = {"transformer.", ""},
                             .embedding = "wte.weight",
                             .ignored_suffixes = {".attn.bias", ".attn.masked_bias"},
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .read_gguf = read_gguf,
-                            .write_hf = write_hf,
-                            .tensor_map = map};
+                            .traits = gpt2_traits,
+                            .read_hf = gpt2_read_hf,
+                            .read_gguf = gpt2_read_gguf,
+                            .write_hf = gpt2_write_hf,
+                            .tensor_map = gpt2_map};
   return arch;
 }
 

@@ -6,7 +6,7 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig& c) {
+void gpt_neox_traits(ModelConfig& c) {
   c.norm = NormKind::kLayer;
   c.activation = Activation::kGeluErf;
   c.gated_ffn = false;
@@ -14,7 +14,7 @@ void traits(ModelConfig& c) {
   c.qkv_bias = c.out_bias = c.ffn_bias = true;
 }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void gpt_neox_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   c.n_embd = f.integer({"hidden_size"}, 1, kMaxWidth);
   c.n_layer = f.integer({"num_hidden_layers"}, 1, kMaxLayers);
   c.n_head = c.n_head_kv = f.integer({"num_attention_heads"}, 1, kMaxHeads);
@@ -36,7 +36,7 @@ void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_rope(f, arch, c);
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void gpt_neox_write_hf(const ModelConfig& c, Json& j) {
   j["hidden_size"] = c.n_embd;
   j["num_hidden_layers"] = c.n_layer;
   j["num_attention_heads"] = c.n_head;
@@ -53,7 +53,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   j["rope_parameters"]["partial_rotary_factor"] = j["rotary_pct"];
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) {
+std::vector<TensorRule> gpt_neox_map(const ModelConfig& c) {
   MapBuilder b(c);
   b.embeddings("@embed_in.weight");
   b.rope_factors();
@@ -83,10 +83,10 @@ const Arch& gpt_neox_arch() {
       .ignored_suffixes = {".attention.bias", ".attention.masked_bias", ".attention.rotary_emb.inv_freq"},
       .needs_output = true,
       .default_partial = 0.25,
-      .traits = traits,
-      .read_hf = read_hf,
-      .write_hf = write_hf,
-      .tensor_map = map};
+      .traits = gpt_neox_traits,
+      .read_hf = gpt_neox_read_hf,
+      .write_hf = gpt_neox_write_hf,
+      .tensor_map = gpt_neox_map};
   return arch;
 }
 

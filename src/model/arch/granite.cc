@@ -4,9 +4,9 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig& c) { c.rope.style = RopeStyle::kInterleaved; }
+void granite_traits(ModelConfig& c) { c.rope.style = RopeStyle::kInterleaved; }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void granite_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {}, c);
   read_hf_biases(f, c);
   read_hf_activation(f, {"hidden_act"}, c);
@@ -16,20 +16,20 @@ void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   c.logit_scale = static_cast<float>(1.0 / f.number({"logits_scaling"}, 1e-6, 1e6, 1.0));
 }
 
-void read_gguf(GgufFields& f, ModelConfig& c) {
+void granite_read_gguf(GgufFields& f, ModelConfig& c) {
   c.logit_scale = static_cast<float>(1.0 / f.number("logit_scale", 1e-6, 1e6));
 }
 
 double logits_scaling(const ModelConfig& c) { return 1.0 / static_cast<double>(c.logit_scale); }
 
-void write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
+void granite_write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
   m.set_f32("granite.attention.scale", c.attn_scale);
   m.set_f32("granite.embedding_scale", c.embedding_scale);
   m.set_f32("granite.residual_scale", c.residual_scale);
   m.set_f32("granite.logit_scale", static_cast<float>(logits_scaling(c)));
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void granite_write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   j["mlp_bias"] = c.ffn_bias;
   j["embedding_multiplier"] = shortest(c.embedding_scale);
@@ -38,7 +38,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   j["logits_scaling"] = shortest(static_cast<float>(logits_scaling(c)));
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) {
+std::vector<TensorRule> granite_map(const ModelConfig& c) {
   return decoder_tensors(c, {.qk_layout = Layout::kRopePairs});
 }
 
@@ -48,12 +48,12 @@ const Arch& granite_arch() {
   static const Arch arch = {.name = "granite",
                             .model_types = {"granite"},
                             .architectures = {"GraniteForCausalLM"},
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .read_gguf = read_gguf,
-                            .write_gguf = write_gguf,
-                            .write_hf = write_hf,
-                            .tensor_map = map};
+                            .traits = granite_traits,
+                            .read_hf = granite_read_hf,
+                            .read_gguf = granite_read_gguf,
+                            .write_gguf = granite_write_gguf,
+                            .write_hf = granite_write_hf,
+                            .tensor_map = granite_map};
   return arch;
 }
 

@@ -6,9 +6,9 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig& c) { c.rope.style = RopeStyle::kInterleaved; }
+void llama_traits(ModelConfig& c) { c.rope.style = RopeStyle::kInterleaved; }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void llama_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {}, c);
   if (f.text({"model_type"}, "llama") == "mistral") {
     read_hf_sliding(f, arch, c);
@@ -18,7 +18,7 @@ void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_activation(f, {"hidden_act"}, c);
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void llama_write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   if (c.sliding_window > 0) {
     j["model_type"] = "mistral";
@@ -30,7 +30,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   }
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) {
+std::vector<TensorRule> llama_map(const ModelConfig& c) {
   return decoder_tensors(c, {.qk_layout = Layout::kRopePairs});
 }
 
@@ -40,10 +40,10 @@ const Arch& llama_arch() {
   static const Arch arch = {.name = "llama",
                             .model_types = {"llama", "mistral"},
                             .architectures = {"LlamaForCausalLM", "MistralForCausalLM"},
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .write_hf = write_hf,
-                            .tensor_map = map};
+                            .traits = llama_traits,
+                            .read_hf = llama_read_hf,
+                            .write_hf = llama_write_hf,
+                            .tensor_map = llama_map};
   return arch;
 }
 

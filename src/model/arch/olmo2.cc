@@ -4,16 +4,16 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig& c) { c.qk_norm = QkNorm::kFull; }
+void olmo2_traits(ModelConfig& c) { c.qk_norm = QkNorm::kFull; }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void olmo2_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {.norm_eps = 1e-5}, c);
   read_hf_biases(f, c);
   c.ffn_bias = false;
   read_hf_activation(f, {"hidden_act"}, c);
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) {
+std::vector<TensorRule> olmo2_map(const ModelConfig& c) {
   return decoder_tensors(c, {.norms = {{"post_attention_norm", "post_attention_layernorm"},
                                        {"post_ffw_norm", "post_feedforward_layernorm"}}});
 }
@@ -26,10 +26,10 @@ const Arch& olmo2_arch() {
                             .architectures = {"Olmo2ForCausalLM"},
                             .needs_output = true,
                             .sliding_period = 4,
-                            .traits = traits,
-                            .read_hf = read_hf,
+                            .traits = olmo2_traits,
+                            .read_hf = olmo2_read_hf,
                             .write_hf = write_hf_decoder,
-                            .tensor_map = map};
+                            .tensor_map = olmo2_map};
   return arch;
 }
 

@@ -5,15 +5,15 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig&) {}
+void phi3_traits(ModelConfig&) {}
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void phi3_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {.n_ctx = 4096, .norm_eps = 1e-5}, c);
   read_hf_sliding(f, arch, c);
   read_hf_activation(f, {"hidden_act"}, c);
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void phi3_write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   j.erase("attention_bias");
   j.erase("head_dim");
@@ -22,7 +22,7 @@ void write_hf(const ModelConfig& c, Json& j) {
     j["partial_rotary_factor"] = static_cast<double>(c.rope.dims) / static_cast<double>(c.head_dim);
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) {
+std::vector<TensorRule> phi3_map(const ModelConfig& c) {
   MapBuilder b(c);
   b.embeddings("@embed_tokens.weight");
   b.rope_factors();
@@ -46,10 +46,10 @@ const Arch& phi3_arch() {
   static const Arch arch = {.name = "phi3",
                             .model_types = {"phi3"},
                             .architectures = {"Phi3ForCausalLM"},
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .write_hf = write_hf,
-                            .tensor_map = map};
+                            .traits = phi3_traits,
+                            .read_hf = phi3_read_hf,
+                            .write_hf = phi3_write_hf,
+                            .tensor_map = phi3_map};
   return arch;
 }
 

@@ -4,9 +4,9 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig& c) { c.qk_norm = QkNorm::kPerHead; }
+void qwen3_traits(ModelConfig& c) { c.qk_norm = QkNorm::kPerHead; }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void qwen3_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {.head_dim = 128, .n_ctx = 32768}, c);
   read_hf_biases(f, c);
   c.ffn_bias = false;
@@ -14,13 +14,13 @@ void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_activation(f, {"hidden_act"}, c);
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void qwen3_write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   write_hf_layer_types(c, j);
   j["use_sliding_window"] = c.sliding_window > 0;
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) { return decoder_tensors(c); }
+std::vector<TensorRule> qwen3_map(const ModelConfig& c) { return decoder_tensors(c); }
 
 }  // namespace
 
@@ -28,10 +28,10 @@ const Arch& qwen3_arch() {
   static const Arch arch = {.name = "qwen3",
                             .model_types = {"qwen3"},
                             .architectures = {"Qwen3ForCausalLM"},
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .write_hf = write_hf,
-                            .tensor_map = map};
+                            .traits = qwen3_traits,
+                            .read_hf = qwen3_read_hf,
+                            .write_hf = qwen3_write_hf,
+                            .tensor_map = qwen3_map};
   return arch;
 }
 

@@ -7,12 +7,12 @@
 namespace narrow::model {
 namespace {
 
-void traits(ModelConfig& c) {
+void qwen3_moe_traits(ModelConfig& c) {
   c.qk_norm = QkNorm::kPerHead;
   c.expert_weights_norm = true;
 }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void qwen3_moe_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {.n_ctx = 32768}, c);
   read_hf_biases(f, c);
   c.ffn_bias = false;
@@ -28,7 +28,7 @@ void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   }
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void qwen3_moe_write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   j["moe_intermediate_size"] = c.n_ff_expert;
   j["num_experts"] = c.n_expert;
@@ -45,7 +45,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   j["use_sliding_window"] = c.sliding_window > 0;
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) { return decoder_tensors(c); }
+std::vector<TensorRule> qwen3_moe_map(const ModelConfig& c) { return decoder_tensors(c); }
 
 }  // namespace
 
@@ -54,10 +54,10 @@ const Arch& qwen3_moe_arch() {
                             .moe = true,
                             .model_types = {"qwen3_moe"},
                             .architectures = {"Qwen3MoeForCausalLM"},
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .write_hf = write_hf,
-                            .tensor_map = map};
+                            .traits = qwen3_moe_traits,
+                            .read_hf = qwen3_moe_read_hf,
+                            .write_hf = qwen3_moe_write_hf,
+                            .tensor_map = qwen3_moe_map};
   return arch;
 }
 

@@ -7,9 +7,9 @@ namespace {
 
 constexpr std::size_t kStep = 4;
 
-void traits(ModelConfig& c) { c.rope.style = RopeStyle::kInterleaved; }
+void smollm3_traits(ModelConfig& c) { c.rope.style = RopeStyle::kInterleaved; }
 
-void read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
+void smollm3_read_hf(HfFields& f, const Arch& arch, ModelConfig& c) {
   read_hf_decoder(f, arch, {.n_ctx = 32768, .tied = true}, c);
   read_hf_biases(f, c);
   read_hf_activation(f, {"hidden_act"}, c);
@@ -38,21 +38,21 @@ bool usual_layers(const ModelConfig& c) {
   return true;
 }
 
-void read_gguf(GgufFields& f, ModelConfig& c) {
+void smollm3_read_gguf(GgufFields& f, ModelConfig& c) {
   const std::vector<bool> listed = f.booleans("rope.layers");
   for (std::size_t i = 0; i < c.layers.size(); ++i) {
     c.layers[i].rope = listed.size() == c.layers.size() ? listed[i] : (i + 1) % kStep != 0;
   }
 }
 
-void write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
+void smollm3_write_gguf(const ModelConfig& c, io::gguf::Metadata& m) {
   if (usual_layers(c)) return;
   std::vector<bool> listed;
   for (const LayerConfig& layer : c.layers) listed.push_back(layer.rope);
   m.set_bools("smollm3.rope.layers", std::move(listed));
 }
 
-void write_hf(const ModelConfig& c, Json& j) {
+void smollm3_write_hf(const ModelConfig& c, Json& j) {
   write_hf_decoder(c, j);
   j["mlp_bias"] = c.ffn_bias;
   Json listed = Json::array();
@@ -62,7 +62,7 @@ void write_hf(const ModelConfig& c, Json& j) {
   j["use_sliding_window"] = c.sliding_window > 0;
 }
 
-std::vector<TensorRule> map(const ModelConfig& c) {
+std::vector<TensorRule> smollm3_map(const ModelConfig& c) {
   return decoder_tensors(c, {.qk_layout = Layout::kRopePairs});
 }
 
@@ -73,12 +73,12 @@ const Arch& smollm3_arch() {
                             .model_types = {"smollm3"},
                             .architectures = {"SmolLM3ForCausalLM"},
                             .default_theta = 2e6,
-                            .traits = traits,
-                            .read_hf = read_hf,
-                            .read_gguf = read_gguf,
-                            .write_gguf = write_gguf,
-                            .write_hf = write_hf,
-                            .tensor_map = map};
+                            .traits = smollm3_traits,
+                            .read_hf = smollm3_read_hf,
+                            .read_gguf = smollm3_read_gguf,
+                            .write_gguf = smollm3_write_gguf,
+                            .write_hf = smollm3_write_hf,
+                            .tensor_map = smollm3_map};
   return arch;
 }
 

@@ -16,8 +16,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-constexpr float kLeastScale = 0x1p-100f;
-
 // Where codes end, in steps from x = 0 that are not yet moved by the zero point.
 float least_code(bool asymmetric) { return asymmetric ? -128.0f : -127.0f; }
 

@@ -15,8 +15,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-constexpr float kLeastScale = 0x1p-100f;
-
 // Where the parameters of an element are: those of element i of row r at r * row_groups + i / group.
 struct Layout {
   std::int64_t group;       // elements of a row that share parameters

@@ -10,8 +10,6 @@
 namespace narrow::train {
 namespace {
 
-constexpr float kLeastScale = 0x1p-100f;
-
 // Levels -127 .. 127, no min: q8_0's.
 const formats::GridCodec* codec() { return formats::grid_codec(Format::kQ8_0); }
 

@@ -21,6 +21,9 @@ enum class Phase : std::uint8_t {
   kFrozen,   // fake-quantized with the ranges as they are
 };
 
+constexpr float kLeastScale =
+    0x1p-100f;  // of learned and observed ranges: a scale of 0 would never move again
+
 struct NamedTensor {
   std::string name;  // relative to the node: "scale", "zero_point", "min"
   at::Tensor tensor;

@@ -6,23 +6,19 @@
 #include <cstring>
 
 #include "base/rng.h"
+#include "train/nodes/random.h"
 
 namespace narrow::train {
 namespace {
 
+using testing::same_bits;
+
+at::Tensor uneven(std::int64_t n, std::int64_t k, std::uint64_t seed) {
+  return testing::random(n, k, seed, 1, 0.3f);
+}
+
 using formats::AffineMapping;
 using formats::AffineScope;
-
-at::Tensor random(std::int64_t n, std::int64_t k, std::uint64_t seed) {
-  Rng rng(seed);
-  at::Tensor x = at::empty({n, k}, at::kFloat);
-  for (std::int64_t i = 0; i < n * k; ++i) x.data_ptr<float>()[i] = 0.3f + rng.normal();
-  return x;
-}
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  return a.sizes() == b.sizes() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
-}
 
 at::Tensor dequantized(const formats::AffineQuantized& q) {
   at::Tensor y = at::empty({q.rows, q.cols}, at::kFloat);
@@ -49,7 +45,7 @@ void for_specs(const F& f) {
 }
 
 TEST(AffineNode, DynamicIsQuantizeAndDequantize) {
-  const at::Tensor x = random(5, 40, 1);
+  const at::Tensor x = uneven(5, 40, 1);
   for_specs([&](formats::AffineSpec spec) {
     for (const auto range : {formats::AffineRange::kAbsMax, formats::AffineRange::kLeastSquares}) {
       spec.range = range;
@@ -69,7 +65,7 @@ TEST(AffineNode, DynamicIsQuantizeAndDequantize) {
 }
 
 TEST(AffineNode, ObservedAndLearnedRangesGiveWhatTheyStore) {
-  const at::Tensor x = random(5, 40, 2), later = 2 * random(5, 40, 3);
+  const at::Tensor x = uneven(5, 40, 2), later = 2 * uneven(5, 40, 3);
   for_specs([&](const formats::AffineSpec& spec) {
     for (const AffineMode mode : {AffineMode::kObserved, AffineMode::kLearned}) {
       const auto node = *AffineNode::create(5, 40, {.spec = spec, .mode = mode});
@@ -107,7 +103,7 @@ TEST(AffineNode, ObserverAveragesAndFreezes) {
 TEST(AffineNode, LearnedScalesStartAsLsqAndStayPositive) {
   formats::AffineSpec spec;
   spec.bits = 4;
-  at::Tensor x = random(2, 8, 4);
+  at::Tensor x = uneven(2, 8, 4);
   x[1].zero_();
   const auto node = *AffineNode::create(2, 8, {.spec = spec, .mode = AffineMode::kLearned});
   EXPECT_TRUE(node->apply(x).isfinite().all().item<bool>());
@@ -124,7 +120,7 @@ TEST(AffineNode, LearnedScalesStartAsLsqAndStayPositive) {
 }
 
 TEST(AffineNode, NaNIsNotHidden) {
-  at::Tensor x = random(2, 8, 5);
+  at::Tensor x = uneven(2, 8, 5);
   x[0][3] = NAN;
   for (const AffineMode mode : {AffineMode::kDynamic, AffineMode::kLearned}) {
     const auto node = *AffineNode::create(2, 8, {.mode = mode});

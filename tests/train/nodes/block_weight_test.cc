@@ -6,9 +6,16 @@
 #include <cstring>
 
 #include "base/rng.h"
+#include "train/nodes/random.h"
 
 namespace narrow::train {
 namespace {
+
+using testing::same_bits;
+
+at::Tensor weights(std::int64_t n, std::int64_t k, std::uint64_t seed, float scale = 0.1f) {
+  return testing::random(n, k, seed, scale);
+}
 
 std::vector<Format> grid_formats() {
   std::vector<Format> out;
@@ -16,13 +23,6 @@ std::vector<Format> grid_formats() {
     if (formats::grid_codec(f.format) != nullptr) out.push_back(f.format);
   }
   return out;
-}
-
-at::Tensor random(std::int64_t n, std::int64_t k, std::uint64_t seed, float scale = 0.1f) {
-  Rng rng(seed);
-  at::Tensor x = at::empty({n, k}, at::kFloat);
-  for (std::int64_t i = 0; i < n * k; ++i) x.data_ptr<float>()[i] = scale * rng.normal();
-  return x;
 }
 
 std::vector<std::byte> encoded(Format f, const at::Tensor& x, bool search = true) {
@@ -46,10 +46,6 @@ at::Tensor decoded(Format f, const std::vector<std::byte>& bytes, std::int64_t n
   return y;
 }
 
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  return a.sizes() == b.sizes() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
-}
-
 std::shared_ptr<BlockWeight> make(Format f, const at::Tensor& x, const BlockWeightOptions& options = {}) {
   auto node = BlockWeight::create(f, encoded(f, x), x.size(0), x.size(1), options);
   EXPECT_TRUE(node.ok()) << node.error().message;
@@ -57,13 +53,13 @@ std::shared_ptr<BlockWeight> make(Format f, const at::Tensor& x, const BlockWeig
 }
 
 TEST(BlockWeight, AppliedIsWhatIsStored) {
-  const at::Tensor x = random(3, 512, 1);
+  const at::Tensor x = weights(3, 512, 1);
   for (const Format f : grid_formats()) {
     for (const BlockScales scales :
          {BlockScales::kFixed, BlockScales::kLearned, BlockScales::kAbsMax, BlockScales::kSearched}) {
       const auto node = make(f, x, {.scales = scales});
       SCOPED_TRACE(node->describe());
-      const at::Tensor w = random(3, 512, 2, 0.15f);  // other weights than the scales are for
+      const at::Tensor w = weights(3, 512, 2, 0.15f);  // other weights than the scales are for
       const auto bytes = node->encode(w);
       ASSERT_TRUE(bytes.ok()) << bytes.error().message;
       EXPECT_TRUE(same_bits(node->apply(w), decoded(f, *bytes, 3, 512)));
@@ -72,7 +68,7 @@ TEST(BlockWeight, AppliedIsWhatIsStored) {
 }
 
 TEST(BlockWeight, MovedScalesAreStoredToo) {
-  const at::Tensor x = random(2, 512, 3);
+  const at::Tensor x = weights(2, 512, 3);
   for (const Format f : grid_formats()) {
     const auto node = make(f, x, {.scales = BlockScales::kLearned});
     SCOPED_TRACE(node->describe());
@@ -95,7 +91,7 @@ TEST(BlockWeight, MovedScalesAreStoredToo) {
 
 // The nearest level, by brute force over what the format can decode to.
 TEST(BlockWeight, TakesTheNearestValue) {
-  const at::Tensor x = random(1, 256, 5), w = random(1, 256, 6, 0.2f);
+  const at::Tensor x = weights(1, 256, 5), w = weights(1, 256, 6, 0.2f);
   for (const Format f : grid_formats()) {
     const auto node = make(f, x);
     SCOPED_TRACE(node->describe());
@@ -120,13 +116,13 @@ TEST(BlockWeight, TakesTheNearestValue) {
 }
 
 TEST(BlockWeight, StartLatentGivesTheStartAndLeansToTheReference) {
-  const at::Tensor x = random(4, 512, 7);
+  const at::Tensor x = weights(4, 512, 7);
   for (const Format f : grid_formats()) {
     for (const BlockScales scales : {BlockScales::kFixed, BlockScales::kLearned}) {
       const auto node = make(f, x, {.scales = scales});
       SCOPED_TRACE(node->describe());
       // Codes that rounding would not choose, as error feedback leaves them.
-      const at::Tensor reference = x + random(4, 512, 8, 0.05f);
+      const at::Tensor reference = x + weights(4, 512, 8, 0.05f);
       const at::Tensor latent = node->start_latent(reference), start = node->start_values();
       EXPECT_TRUE(same_bits(start, decoded(f, encoded(f, x), 4, 512)));
       EXPECT_TRUE(at::equal(node->apply(latent), start));
@@ -137,7 +133,7 @@ TEST(BlockWeight, StartLatentGivesTheStartAndLeansToTheReference) {
 }
 
 TEST(BlockWeight, ZeroBlocks) {
-  const at::Tensor x = at::zeros({1, 256}), w = random(1, 256, 9);
+  const at::Tensor x = at::zeros({1, 256}), w = weights(1, 256, 9);
   for (const Format f : grid_formats()) {
     const auto node = make(f, x, {.scales = BlockScales::kLearned});
     SCOPED_TRACE(node->describe());
@@ -152,7 +148,7 @@ TEST(BlockWeight, ZeroBlocks) {
 }
 
 TEST(BlockWeight, ClippedWeightsHaveNoGradientUnlessAsked) {
-  const at::Tensor x = random(1, 64, 10);
+  const at::Tensor x = weights(1, 64, 10);
   for (const bool pass : {false, true}) {
     const auto node = make(Format::kQ4_0, x, {.pass_clipped = pass});
     at::Tensor w = x.clone();
@@ -171,7 +167,7 @@ TEST(BlockWeight, ClippedWeightsHaveNoGradientUnlessAsked) {
 }
 
 TEST(BlockWeight, PhasesAndDtypes) {
-  const at::Tensor x = random(2, 64, 11);
+  const at::Tensor x = weights(2, 64, 11);
   const auto node = make(Format::kQ4_0, x, {.scales = BlockScales::kLearned});
   node->set_phase(Phase::kOff);
   EXPECT_TRUE(node->apply(x).is_same(x));
@@ -186,7 +182,7 @@ TEST(BlockWeight, PhasesAndDtypes) {
 }
 
 TEST(BlockWeight, NaNIsNotHidden) {
-  at::Tensor x = random(1, 64, 12);
+  at::Tensor x = weights(1, 64, 12);
   const auto node = make(Format::kQ4_0, x);
   x[0][7] = NAN;
   EXPECT_TRUE(std::isnan(node->apply(x)[0][7].item<float>()));

@@ -13,16 +13,12 @@
 #include "base/scalar.h"
 #include "kernels/attention.h"
 #include "kernels/dispatch.h"
+#include "train/nodes/random.h"
 
 namespace narrow::train {
 namespace {
 
-at::Tensor random(std::int64_t n, std::int64_t k, std::uint64_t seed) {
-  Rng rng(seed);
-  at::Tensor x = at::empty({n, k}, at::kFloat);
-  for (std::int64_t i = 0; i < n * k; ++i) x.data_ptr<float>()[i] = rng.normal();
-  return x;
-}
+using testing::random;
 
 TEST(CacheNode, ValuesAreTheStoredRows) {
   const at::Tensor x = random(5, 64, 1);

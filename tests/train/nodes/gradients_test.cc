@@ -35,7 +35,7 @@ at::Tensor fp64(const nlohmann::json& v, at::IntArrayRef shape) {
   return at::tensor(v.get<Values>(), at::kDouble).view(shape).clone();
 }
 
-at::Tensor random(at::IntArrayRef shape, std::uint64_t seed, double scale = 1) {
+at::Tensor random_doubles(at::IntArrayRef shape, std::uint64_t seed, double scale = 1) {
   Rng rng(seed);
   at::Tensor x = at::empty(shape, at::kDouble);
   for (std::int64_t i = 0; i < x.numel(); ++i)
@@ -175,7 +175,7 @@ TEST(NodeGradients, StaticActivationsEqualPyTorch) {
 }
 
 TEST(NodeGradients, BlockWeightsEqualFiniteDifferences) {
-  const at::Tensor start = random({2, 256}, 1, 0.05).to(at::kFloat), c = random({2, 256}, 2);
+  const at::Tensor start = random_doubles({2, 256}, 1, 0.05).to(at::kFloat), c = random_doubles({2, 256}, 2);
   for (const FormatInfo& f : all_formats()) {
     const formats::GridCodec* codec = formats::grid_codec(f.format);
     if (codec == nullptr) continue;
@@ -187,7 +187,7 @@ TEST(NodeGradients, BlockWeightsEqualFiniteDifferences) {
     }
     const auto node = *BlockWeight::create(f.format, bytes, 2, 256,
                                            {.scales = BlockScales::kLearned, .scaled_gradient = false});
-    const at::Tensor w = random({2, 256}, 3, 0.07).requires_grad_(true);  // some beyond the range
+    const at::Tensor w = random_doubles({2, 256}, 3, 0.07).requires_grad_(true);  // some beyond the range
     const at::Tensor y = node->apply(w);
     y.backward(c);
     Surrogate s;
@@ -221,7 +221,7 @@ TEST(NodeGradients, RowWeightsEqualFiniteDifferences) {
   const std::vector<std::int8_t> codes(2 * 50, 1);
   const std::vector<float> scales = {0.03125f, 0.0078125f};
   const auto node = *Int8RowWeight::create(codes, scales, 2, 50, {.learned = true, .scaled_gradient = false});
-  const at::Tensor w = random({2, 50}, 4, 0.8).requires_grad_(true), c = random({2, 50}, 5);
+  const at::Tensor w = random_doubles({2, 50}, 4, 0.8).requires_grad_(true), c = random_doubles({2, 50}, 5);
   const at::Tensor y = node->apply(w);
   y.backward(c);
   Surrogate s{listed(w),
@@ -242,14 +242,14 @@ TEST(NodeGradients, RowWeightsEqualFiniteDifferences) {
 }
 
 TEST(NodeGradients, ActivationsEqualFiniteDifferences) {
-  const at::Tensor c = random({3, 40}, 6);
+  const at::Tensor c = random_doubles({3, 40}, 6);
   for (const bool asymmetric : {false, true}) {
     ActivationOptions options{
         .range = ActivationRange::kLearned, .asymmetric = asymmetric, .scaled_gradient = false};
     options.scale = 0.0078125f;
     options.zero = asymmetric ? 21 : 0;
     const auto node = *Int8Activation::create(40, options);
-    const at::Tensor x = random({3, 40}, 7).requires_grad_(true);
+    const at::Tensor x = random_doubles({3, 40}, 7).requires_grad_(true);
     const at::Tensor y = node->apply(x);
     y.backward(c);
     Surrogate s{listed(x),
@@ -272,7 +272,7 @@ TEST(NodeGradients, ActivationsEqualFiniteDifferences) {
 }
 
 TEST(NodeGradients, DynamicRangesPassThemUnchanged) {
-  const at::Tensor x = random({3, 64}, 8).requires_grad_(true), c = random({3, 64}, 9);
+  const at::Tensor x = random_doubles({3, 64}, 8).requires_grad_(true), c = random_doubles({3, 64}, 9);
   const std::vector<std::shared_ptr<Node>> nodes = {
       *Int8Activation::create(64, {}), *Int8Activation::create(64, {.asymmetric = true, .outliers = {5}}),
       *Int8Activation::create(64, {.range = ActivationRange::kBlock}), *AffineNode::create(0, 64, {}),

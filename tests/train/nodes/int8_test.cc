@@ -9,20 +9,13 @@
 #include "ops/activations.h"
 #include "train/nodes/activation.h"
 #include "train/nodes/int8_row_weight.h"
+#include "train/nodes/random.h"
 
 namespace narrow::train {
 namespace {
 
-at::Tensor random(std::int64_t n, std::int64_t k, std::uint64_t seed, float scale = 1.0f) {
-  Rng rng(seed);
-  at::Tensor x = at::empty({n, k}, at::kFloat);
-  for (std::int64_t i = 0; i < n * k; ++i) x.data_ptr<float>()[i] = scale * rng.normal();
-  return x;
-}
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  return a.sizes() == b.sizes() && std::memcmp(a.data_ptr(), b.data_ptr(), a.nbytes()) == 0;
-}
+using testing::random;
+using testing::same_bits;
 
 std::shared_ptr<Int8Activation> activation(std::int64_t k, const ActivationOptions& options) {
   auto node = Int8Activation::create(k, options);
