@@ -34,7 +34,7 @@ Status choose_weights(const FinetuneOptions& o, train::Decoder& model) {
     return {};
   }
   train::train_weights(model, [](const std::string&) { return true; });
-  NARROW_ASSIGN(const train::LoraSpec lora, lora_spec(o.lora, o.loop, "blk\\.", frozen));
+  NARROW_ASSIGN(const train::LoraSpec lora, lora_spec(o.lora, o.loop, frozen));
   return train::add_loras(model, lora);
 }
 

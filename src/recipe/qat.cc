@@ -100,7 +100,7 @@ Result<Student> make_student(const QatOptions& o, const Source& reference, const
   NARROW_ASSIGN(const std::vector<train::GraphRow> rows, train::prepare(*s.decoder, *start, options));
   for (const train::GraphRow& r : rows) s.nodes.push_back({r.name, r.shape, r.weight, r.input, r.trained});
   if (o.train == "lora") {
-    NARROW_ASSIGN(const train::LoraSpec lora, lora_spec(o.lora, o.loop, ".", options.is_frozen));
+    NARROW_ASSIGN(const train::LoraSpec lora, lora_spec(o.lora, o.loop, options.is_frozen));
     NARROW_TRY(train::add_loras(*s.decoder, lora));
   }
   s.decoder->set_checkpointing(o.loop.checkpointing);
@@ -153,6 +153,7 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
     blocks.steps = o.block_steps;
     blocks.lr = o.loop.lr;
     blocks.lr_scales = o.lr_scales;
+    blocks.clip_norm = o.loop.clip;
     blocks.seed = o.loop.seed;
     NARROW_TRY(train::train_blocks(*student.decoder, *teacher, data, blocks, progress));
   }

@@ -47,14 +47,14 @@ TrainingTextOptions text_options(const TrainLoop& loop) {
   return {loop.texts, loop.n_ctx, loop.validation_windows, loop.seed};
 }
 
-Result<train::LoraSpec> lora_spec(const LoraOptions& options, const TrainLoop& loop, const char* usual,
+Result<train::LoraSpec> lora_spec(const LoraOptions& options, const TrainLoop& loop,
                                   const std::function<bool(const std::string&)>& is_frozen) {
   train::LoraSpec spec;
   spec.rank = options.rank;
   spec.alpha = options.alpha;
   spec.seed = loop.seed;
   NARROW_ASSIGN(const pipeline::Pattern pattern,
-                pipeline::Pattern::compile(options.match.empty() ? usual : options.match));
+                pipeline::Pattern::compile(options.match.empty() ? "blk\\." : options.match));
   spec.wanted = [pattern, is_frozen](const std::string& name) {
     return pattern.found_in(name) && !is_frozen(name);
   };
@@ -126,6 +126,12 @@ void fill(const train::TrainerReport& from, TrainReport& to) {
 
 namespace {
 
+// Whether there was a teacher to measure against.
+bool has_teacher(const TrainReport& r) {
+  return std::any_of(r.validations.begin(), r.validations.end(), [](const auto& v) { return v.kl != 0; }) ||
+         std::any_of(r.steps.begin(), r.steps.end(), [](const auto& s) { return s.kl != 0; });
+}
+
 eval::report::Document document(const std::string& title, const Json& recipe, const TrainReport& r) {
   namespace page = eval::report;
   page::Document d;
@@ -153,8 +159,7 @@ eval::report::Document document(const std::string& title, const Json& recipe, co
     mean.y.push_back(sum / static_cast<double>(n));
   }
   loss.series = {each, mean};
-  const bool distils =
-      std::any_of(r.validations.begin(), r.validations.end(), [](const auto& v) { return v.kl != 0; });
+  const bool distils = has_teacher(r);
   page::Chart validation;
   validation.title =
       distils ? "KL divergence from the teacher, held-out windows" : "Cross-entropy, held-out windows";
@@ -163,14 +168,18 @@ eval::report::Document document(const std::string& title, const Json& recipe, co
   page::Series held{distils ? "KL divergence" : "cross-entropy", page::Mark::kLine, {}, {}, {}, {}};
   page::Table table;
   table.title = "Validation";
-  table.columns = {{"step", true, page::NumberFormat::kInteger},
-                   {"KL divergence", true, {}},
-                   {"cross-entropy", true, {}},
-                   {"perplexity", true, {}}};
+  table.columns = {{"step", true, page::NumberFormat::kInteger}};
+  if (distils) table.columns.push_back({"KL divergence", true, {}});
+  table.columns.push_back({"cross-entropy", true, {}});
+  table.columns.push_back({"perplexity", true, {}});
   for (const TrainValidation& v : r.validations) {
     held.x.push_back(static_cast<double>(v.step));
     held.y.push_back(distils ? v.kl : v.ce);
-    table.rows.push_back({static_cast<double>(v.step), v.kl, v.ce, std::exp(v.ce)});
+    if (distils) {
+      table.rows.push_back({static_cast<double>(v.step), v.kl, v.ce, std::exp(v.ce)});
+    } else {
+      table.rows.push_back({static_cast<double>(v.step), v.ce, std::exp(v.ce)});
+    }
   }
   validation.series = {held};
   s.items = {loss, validation, table};
@@ -190,17 +199,21 @@ Status finish_report(const std::string& title, const Json& recipe, const TrainLo
             {"tokens_per_s", r.tokens_per_s},
             {"peak_memory_bytes", r.peak_memory_bytes}};
   for (const auto& f : r.files) j["files"].push_back(f.string());
+  const bool distils = has_teacher(r);
   for (const TrainValidation& v : r.validations) {
-    j["validations"].push_back(
-        {{"step", v.step}, {"kl", v.kl}, {"ce", v.ce}, {"perplexity", std::exp(v.ce)}});
+    Json line = {{"step", v.step}};
+    if (distils) line["kl"] = v.kl;
+    line["ce"] = v.ce;
+    line["perplexity"] = std::exp(v.ce);
+    j["validations"].push_back(std::move(line));
   }
   for (const TrainStep& s : r.steps) {
-    j["steps"].push_back({{"step", s.step},
-                          {"loss", s.loss},
-                          {"kl", s.kl},
-                          {"ce", s.ce},
-                          {"lr", s.lr},
-                          {"gradient_norm", s.gradient_norm}});
+    Json line = {{"step", s.step}, {"loss", s.loss}};
+    if (distils) line["kl"] = s.kl;
+    line["ce"] = s.ce;
+    line["lr"] = s.lr;
+    line["gradient_norm"] = s.gradient_norm;
+    j["steps"].push_back(std::move(line));
   }
   r.json = j.dump();
   if (loop.report.empty()) return {};

@@ -32,9 +32,9 @@ Result<std::function<bool(const std::string&)>> frozen_names(const TrainLoop& lo
 // The loop's texts and how they are cut.
 TrainingTextOptions text_options(const TrainLoop& loop);
 
-// Which matrices get a low-rank update: those that options.match finds (`usual` where it is empty) and that
-// are not frozen. kInvalidArgument: a bad pattern.
-Result<train::LoraSpec> lora_spec(const LoraOptions& options, const TrainLoop& loop, const char* usual,
+// Which matrices get a low-rank update: those that options.match finds (where it is empty, those of
+// layers) and that are not frozen. kInvalidArgument: a bad pattern.
+Result<train::LoraSpec> lora_spec(const LoraOptions& options, const TrainLoop& loop,
                                   const std::function<bool(const std::string&)>& is_frozen);
 
 // Sets torch's threads to narrow's, and what makes runs repeatable.
