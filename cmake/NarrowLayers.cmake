@@ -30,7 +30,7 @@ endif()
 target_include_directories(narrow_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
 
 # For a build from nothing: several files of a folder in one compilation, so that headers and their templates are
-# compiled once. A quarter of the time; after a change the build without it is the quicker one.
+# compiled once. Half of the time; after a change the build without it is the quicker one.
 option(NARROW_UNITY "Compile several source files together" OFF)
 function(narrow_unity target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${NARROW_UNITY} UNITY_BUILD_BATCH_SIZE 20)
