@@ -7,6 +7,7 @@
 #include "api/guard.h"
 #include "api/loaded.h"
 #include "base/cpu_features.h"
+#include "base/stopwatch.h"
 #include "runtime/sampling/sampler.h"
 #include "text/chat_template.h"
 
@@ -14,8 +15,6 @@ namespace narrow {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 // Passes text on as it comes, but holds back what could still turn out to be the start of a stop text.
 class StopFilter {

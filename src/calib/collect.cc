@@ -11,8 +11,6 @@ namespace {
 using model::ModelSource;
 using runtime::Tap;
 
-constexpr std::size_t kNamed = 6;  // matrices that a note lists before it only counts
-
 bool per_expert(Tap tap) { return tap == Tap::kExpert || tap == Tap::kExpertDown; }
 
 std::string layer_prefix(std::int64_t layer) { return fmt::format("blk.{}.", layer); }

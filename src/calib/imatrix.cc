@@ -28,10 +28,6 @@ constexpr std::string_view kType = "general.type", kDatasets = "imatrix.datasets
 constexpr std::int64_t kUsualChunk = 512;
 constexpr std::size_t kMaxExperts = 1u << 16;  // of one matrix
 
-float to_float(double x) {
-  return static_cast<float>(std::min(x, static_cast<double>(std::numeric_limits<float>::max())));
-}
-
 std::int64_t chunk_tokens(const ModelStats& stats) {
   return stats.chunk_tokens > 0 ? stats.chunk_tokens : kUsualChunk;
 }

@@ -15,12 +15,6 @@ namespace {
 // Share of the mean over all inputs that every input weighs at least.
 constexpr double kDeadShare = 1e-6;
 // Names that a finding lists before it only counts.
-constexpr std::size_t kNamed = 6;
-
-float to_float(double x) {
-  return static_cast<float>(std::min(x, static_cast<double>(std::numeric_limits<float>::max())));
-}
-
 // Sums over `stats` whose members may be unknown.
 Status merge_all(const std::vector<InputStats>& stats, InputStats& out) {
   for (const InputStats& s : stats) NARROW_TRY(out.merge(s));
@@ -72,6 +66,10 @@ class Named {
 };
 
 }  // namespace
+
+float to_float(double x) {
+  return static_cast<float>(std::min(x, static_cast<double>(std::numeric_limits<float>::max())));
+}
 
 InputStats InputStats::of_width(std::int64_t k) {
   InputStats s;

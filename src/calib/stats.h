@@ -1,6 +1,7 @@
 // What calibration knows about the inputs of a model's matrices.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -11,6 +12,11 @@
 #include "ops/matrix.h"
 
 namespace narrow::calib {
+
+constexpr std::size_t kNamed = 6;  // matrices that a note lists before it only counts
+
+// Sums beyond fp32's range end at its largest value.
+float to_float(double x);
 
 // Sums over the rows (tokens) that entered one matrix; in fp64, so that a million rows lose nothing.
 struct InputStats {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/huge_buffer.h"
+#include "base/stopwatch.h"
 #include "base/thread_team.h"
 #include "kernels/dispatch.h"
 
@@ -14,8 +15,6 @@ namespace narrow::eval {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 constexpr int kMinPasses = 3;
 // Time of one pass: long beside the start of the threads.

@@ -5,14 +5,13 @@
 #include <optional>
 
 #include "base/rng.h"
+#include "base/stopwatch.h"
 #include "runtime/batch.h"
 
 namespace narrow::eval {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 Status check(std::span<const SpeedTest> tests, int repetitions) {
   constexpr std::int64_t kMostTokens = std::int64_t{1} << 30, kMostSequences = 4096;

@@ -5,15 +5,12 @@
 #include <cmath>
 #include <set>
 
+#include "base/stopwatch.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
 
 namespace narrow::train {
 namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // Every node of the decoder once, with the name it is known by: a weight's, or that of the first weight it
 // feeds.

@@ -8,6 +8,7 @@
 #include "base/thread_team.h"
 #include "model/fold.h"
 #include "model/overlay.h"
+#include "model/tiny_models.h"
 #include "same_function.h"
 
 namespace narrow::model {
@@ -16,13 +17,6 @@ namespace {
 using narrow::testing::greatest_difference;
 using narrow::testing::logits_of;
 using narrow::testing::open_tiny;
-
-std::vector<float> values_of(const ModelSource& source, std::size_t i) {
-  const Shape& shape = source.tensors()[i].shape;
-  std::vector<float> x(static_cast<std::size_t>(shape.elements()));
-  EXPECT_OK(source.read_f32(i, 0, shape.rows(), x.data()));
-  return x;
-}
 
 // Archs whose residual stream cannot be turned, and the reason.
 const std::map<std::string, std::string> kRefused = {
@@ -58,7 +52,7 @@ TEST_P(Rotations, OfHeadsKeepTheFunction) {
   for (std::size_t i = 0; i < turned->tensors().size(); ++i) {
     if (!turned->changed(i)) continue;
     ++changed;
-    EXPECT_NE(values_of(*turned, i), values_of(*source_, i)) << turned->tensors()[i].name;
+    EXPECT_NE(read_all(*turned, i), read_all(*source_, i)) << turned->tensors()[i].name;
   }
   EXPECT_GE(changed, 2u * static_cast<std::size_t>(source_->config().n_layer));
   ASSERT_OK_AND_ASSIGN(const std::vector<float> after, logits_of(turned));
@@ -84,7 +78,7 @@ TEST_P(Rotations, OfTheResidualStreamKeepTheFunction) {
   ASSERT_OK(rotate_heads(12, *turned));
   ASSERT_OK(rotate_residual(11, *turned));
   const std::size_t embedding = *turned->find("token_embd.weight");
-  EXPECT_NE(values_of(*turned, embedding), values_of(*source_, embedding));
+  EXPECT_NE(read_all(*turned, embedding), read_all(*source_, embedding));
   ASSERT_OK_AND_ASSIGN(const std::vector<float> after, logits_of(turned));
   EXPECT_LE(greatest_difference(before_, after), 1e-3f);
 }
@@ -115,7 +109,7 @@ TEST_P(Rotations, ReadAlikeInPieces) {
       ASSERT_OK(apply_fold(g, std::vector<float>(static_cast<std::size_t>(g.channels), 0.5f), *turned));
     }
     for (std::size_t i = 0; i < turned->tensors().size(); ++i) {
-      const std::vector<float> all = values_of(*turned, i);
+      const std::vector<float> all = read_all(*turned, i);
       const Shape& shape = turned->tensors()[i].shape;
       const std::int64_t mid = shape.rows() / 3, k = shape.row_length();
       std::vector<std::byte> raw(static_cast<std::size_t>((shape.rows() - mid) * k) * sizeof(float));

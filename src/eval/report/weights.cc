@@ -12,7 +12,6 @@
 namespace narrow::eval::report {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 // Weights per work item: fixed, so that sums do not depend on the number of threads.
 constexpr std::int64_t kChunkElements = 64 * 1024;
 // Of a tensor, when a larger type is tried on it.
@@ -255,7 +254,7 @@ Result<std::vector<TensorDamage>> compare_weights(const model::ModelSource& mode
     d.shape = t.shape;
     d.relative_rms = e.relative_rms();
     d.max_abs_error = e.max_abs;
-    d.output_error = e.weighted ? e.output_error() : kNaN;
+    d.output_error = e.weighted ? e.output_error() : std::numeric_limits<double>::quiet_NaN();
     out.push_back(std::move(d));
   }
   progress.update(tensors.size(), "");

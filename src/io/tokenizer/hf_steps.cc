@@ -17,16 +17,6 @@ using text::PreStep;
 
 constexpr int kMaxSequenceDepth = 8;
 
-bool flag(const Json& j, const char* name, bool otherwise) {
-  const auto it = j.find(name);
-  return it != j.end() && it->is_boolean() ? it->get<bool>() : otherwise;
-}
-
-std::string text_of(const Json& j, const char* name) {
-  const auto it = j.find(name);
-  return it != j.end() && it->is_string() ? it->get_ref<const std::string&>() : std::string();
-}
-
 int count_of(const Json& j, const char* name) {
   const auto it = j.find(name);
   if (it == j.end() || !it->is_number_unsigned()) return 0;
@@ -112,6 +102,16 @@ Json sequence(std::vector<Json> items, const char* list_name) {
 }
 
 }  // namespace
+
+bool flag(const Json& j, const char* name, bool otherwise) {
+  const auto it = j.find(name);
+  return it != j.end() && it->is_boolean() ? it->get<bool>() : otherwise;
+}
+
+std::string text_of(const Json& j, const char* name) {
+  const auto it = j.find(name);
+  return it != j.end() && it->is_string() ? it->get_ref<const std::string&>() : std::string();
+}
 
 Status read_normalizers(const Json& json, std::vector<NormStep>& out) {
   return each_step(json, "normalizers", "normalizer", [&](const Json& j, const std::string& type) -> Status {

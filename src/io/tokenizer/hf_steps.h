@@ -8,6 +8,10 @@
 
 namespace narrow::io {
 
+// A member of tokenizer.json's objects; `otherwise` or "" where there is none of that kind.
+bool flag(const Json& j, const char* name, bool otherwise = false);
+std::string text_of(const Json& j, const char* name);
+
 // null: no steps. Sequences are flattened. kUnsupported names a type that narrow does not have.
 Status read_normalizers(const Json& j, std::vector<text::NormStep>& out);
 Status read_pre_tokenizers(const Json& j, std::vector<text::PreStep>& out);

@@ -18,19 +18,7 @@ using text::TokenizerKind;
 using text::TokenizerSpec;
 using text::TokenType;
 
-constexpr std::int64_t kMaxId = 1 << 24;
-
 Error bad(const char* what) { return make_error(ErrorCode::kCorrupt, "tokenizer.json: {}", what); }
-
-bool flag(const Json& j, const char* name, bool otherwise = false) {
-  const auto it = j.find(name);
-  return it != j.end() && it->is_boolean() ? it->get<bool>() : otherwise;
-}
-
-std::string text_of(const Json& j, const char* name) {
-  const auto it = j.find(name);
-  return it != j.end() && it->is_string() ? it->get_ref<const std::string&>() : std::string();
-}
 
 Status put_token(std::int64_t id, const std::string& token, TokenizerSpec& spec) {
   if (id < 0 || id >= kMaxId)

@@ -23,8 +23,6 @@ using text::TokenizerKind;
 using text::TokenizerSpec;
 using text::TokenType;
 
-constexpr std::int64_t kMaxId = 1 << 24;
-
 bool is_file(const fs::path& p) {
   std::error_code ec;
   return fs::is_regular_file(p, ec);
