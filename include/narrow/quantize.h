@@ -60,6 +60,9 @@ struct QuantizeOptions {
   // Of w8a8, w4a8 and their like: input columns of each product that stay fp32, at most; -1: as many as pay.
   std::int64_t outliers = -1;
   bool search = true;  // scale search; false: textbook absmax / min-max scales
+  // Also measures what each calibrated matrix loses of its output, and what rounding to nearest would; for
+  // methods with Hessians (gptq, autoround, auto).
+  bool compare_rounding = false;
 };
 
 struct PlannedTensor {
@@ -91,6 +94,9 @@ struct QuantizePlan {
 struct TensorLoss {  // weight-space error of one written tensor
   std::string name;
   double relative_rms = 0, sqnr_db = 0;
+  // With compare_rounding, over the calibration tokens: E|(W - Q) x|^2 / E|W x|^2, and the same with W
+  // rounded to nearest, scales searched by E[x^2].
+  std::optional<double> output_error, rounded_output_error;
 };
 
 struct QuantizeReport {

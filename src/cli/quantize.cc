@@ -148,7 +148,10 @@ Json report_json(const QuantizeReport& r) {
   if (r.measured_kl) j["measured_kl"] = *r.measured_kl;
   j["losses"] = Json::array();
   for (const TensorLoss& l : r.losses) {
-    j["losses"].push_back({{"name", l.name}, {"relative_rms", l.relative_rms}, {"sqnr_db", l.sqnr_db}});
+    Json loss = {{"name", l.name}, {"relative_rms", l.relative_rms}, {"sqnr_db", l.sqnr_db}};
+    if (l.output_error) loss["output_error"] = *l.output_error;
+    if (l.rounded_output_error) loss["rounded_output_error"] = *l.rounded_output_error;
+    j["losses"].push_back(std::move(loss));
   }
   return j;
 }
@@ -162,6 +165,22 @@ void print_report(const QuantizeReport& r) {
   if (r.predicted_kl && r.measured_kl) {
     fmt::print("KL divergence on held-out windows of the texts: predicted {:.4f}, measured {:.4f}\n",
                *r.predicted_kl, *r.measured_kl);
+  }
+  double largest = 0;
+  const TensorLoss* worst_compared = nullptr;
+  std::int64_t compared = 0;
+  for (const TensorLoss& l : r.losses) {
+    if (!l.output_error || !l.rounded_output_error || *l.rounded_output_error <= 0) continue;
+    ++compared;
+    const double ratio = *l.output_error / *l.rounded_output_error;
+    if (worst_compared == nullptr || ratio > largest) {
+      worst_compared = &l;
+      largest = ratio;
+    }
+  }
+  if (worst_compared != nullptr) {
+    fmt::print("output error beside rounding to nearest, over {} matrices: at most {:.3f} times ({})\n",
+               compared, largest, worst_compared->name);
   }
   std::vector<TensorLoss> worst = r.losses;
   std::stable_sort(worst.begin(), worst.end(),
@@ -274,6 +293,8 @@ void add_quantize(CLI::App& app, Context& context) {
       ->capture_default_str();
   sub->add_flag("--no-sequential", args->no_sequential,
                 "Calibrate on the unquantized model alone, not on the layers quantized before");
+  sub->add_flag("--compare-rounding", o.compare_rounding,
+                "Also measure each matrix's output error beside that of rounding to nearest (in --json too)");
   sub->add_option("--seed", o.seed, "Of methods that draw numbers")->capture_default_str();
   sub->add_flag("--pure", o.pure, "Every weight matrix in the type itself, no mix");
   sub->add_option("--tensor", args->rules,

@@ -15,6 +15,7 @@
 #include "pipeline/moments.h"
 #include "pipeline/produce.h"
 #include "quant/gain.h"
+#include "quant/gptq.h"
 
 namespace narrow::pipeline {
 namespace {
@@ -35,6 +36,12 @@ constexpr float kNormDamping = 1.0f;
 constexpr std::int64_t kSideBySide = 4096;
 // Elements of a matrix's fp32 values above which the head is rounded to nearest instead.
 constexpr std::int64_t kLargestHead = std::int64_t{1} << 28;
+
+// A layer's inputs in the order in which it computes them.
+const std::vector<Tap> kParts[] = {{Tap::kAttention},
+                                   {Tap::kAttnOutput},
+                                   {Tap::kFeedForward, Tap::kExpert},
+                                   {Tap::kFfnDown, Tap::kExpertDown}};
 
 class Loop {
  public:
@@ -79,19 +86,12 @@ class Loop {
     all_finished = all_finished && (!norms || norms_finished(prefix));
     if (all_finished) {
       NARROW_TRY(advance(run_.source, l, original_));
+      NARROW_TRY(finish_part(prefix, layer_matrices, {}));
+    } else if (run_.options->sequential && run_.method->encoder->stepwise) {
+      // Each part sees what the parts before it have become.
+      for (const std::vector<Tap>& taps : kParts) NARROW_TRY(part(l, prefix, layer_matrices, taps));
     } else {
-      MomentOptions options;
-      options.cross = matching();
-      options.held_out_every = run_.windows->lengths.size() >= 2 * kHeldOutEvery ? kHeldOutEvery : 0;
-      NARROW_ASSIGN(moments_, collect_moments(run_.source, overlay_, l, *run_.windows, original_, quantized_,
-                                              options, progress_));
-      if (!options.cross) NARROW_TRY(advance(run_.source, l, original_));
-    }
-    NARROW_TRY(matrices(layer_matrices));
-    if (norms) {
-      NARROW_TRY(correct_norm(prefix, "attn_norm", Tap::kAttention));
-      NARROW_TRY(correct_norm(prefix, "ffn_norm", Tap::kFeedForward));
-      NARROW_TRY(correct_biases(prefix));
+      NARROW_TRY(part(l, prefix, layer_matrices, {}));
     }
     if (run_.options->sequential) {
       NARROW_TRY(advance(overlay_, l, quantized_));
@@ -102,6 +102,39 @@ class Loop {
       if (info(i).name.starts_with(prefix)) overlay_->restore(i);
     }
     moments_.clear();
+    return {};
+  }
+
+  // The matrices behind `taps` (empty: all of the layer), from their moments on.
+  Status part(std::int64_t l, const std::string& prefix, const std::vector<std::size_t>& layer_matrices,
+              const std::vector<Tap>& taps) {
+    MomentOptions options;
+    options.cross = matching();
+    options.held_out_every = run_.windows->lengths.size() >= 2 * kHeldOutEvery ? kHeldOutEvery : 0;
+    options.taps = taps;
+    NARROW_ASSIGN(moments_, collect_moments(run_.source, overlay_, l, *run_.windows, original_, quantized_,
+                                            options, progress_));
+    if (!options.cross && among(taps, Tap::kFfnDown)) NARROW_TRY(advance(run_.source, l, original_));
+    return finish_part(prefix, layer_matrices, taps);
+  }
+
+  static bool among(const std::vector<Tap>& taps, Tap tap) {
+    return taps.empty() || std::find(taps.begin(), taps.end(), tap) != taps.end();
+  }
+
+  // The same with the moments at hand.
+  Status finish_part(const std::string& prefix, const std::vector<std::size_t>& layer_matrices,
+                     const std::vector<Tap>& taps) {
+    std::vector<std::size_t> own;
+    for (const std::size_t i : layer_matrices) {
+      if (among(taps, runtime::tap_of(info(i).name))) own.push_back(i);
+    }
+    NARROW_TRY(matrices(own));
+    if (run_.method->norms && run_.options->sequential) {
+      if (among(taps, Tap::kAttention)) NARROW_TRY(correct_norm(prefix, "attn_norm", Tap::kAttention));
+      if (among(taps, Tap::kFeedForward)) NARROW_TRY(correct_norm(prefix, "ffn_norm", Tap::kFeedForward));
+      NARROW_TRY(correct_biases(prefix, taps));
+    }
     return {};
   }
 
@@ -216,7 +249,24 @@ class Loop {
     } else if (hessians_) {
       method = quant::find_method("rtn");  // nothing is known of its inputs
     }
-    return method->quantize(w.data(), n, k, stats, spec, out, error);
+    NARROW_TRY(method->quantize(w.data(), n, k, stats, spec, out, error));
+    if (!run_.options->compare_rounding || stats.hessian.empty()) return {};
+    return compare_rounding(w, n, k, stats, spec, out, *error);
+  }
+
+  // What the outputs lose, and what rounding to nearest would make of the same weights.
+  Status compare_rounding(const std::vector<float>& w, std::int64_t n, std::int64_t k,
+                          const quant::LayerStats& stats, const quant::QuantizeSpec& spec,
+                          const std::byte* stored, quant::WeightError& error) const {
+    NARROW_ASSIGN(error.output_error,
+                  quant::output_error(w.data(), stored, spec.format, n, k, stats.hessian));
+    AlignedBuffer<std::byte> nearest(static_cast<std::size_t>(n) * row_bytes(spec.format, k));
+    NARROW_TRY(quant::find_method("rtn")->quantize(w.data(), n, k, stats, spec, nearest.data(), nullptr));
+    NARROW_ASSIGN(error.rounded_output_error,
+                  quant::output_error(w.data(), nearest.data(), spec.format, n, k, stats.hessian));
+    NARROW_ASSIGN(error.output_energy,
+                  quant::output_error(w.data(), nullptr, spec.format, n, k, stats.hessian));
+    return {};
   }
 
   // w becomes the weights whose outputs on x_q are nearest to those of w on x_o.
@@ -329,9 +379,9 @@ class Loop {
     return weight && is_matrix(*weight);
   }
 
-  Status correct_biases(const std::string& prefix) {
+  Status correct_biases(const std::string& prefix, const std::vector<Tap>& taps) {
     for (std::size_t i = 0; i < info_count(); ++i) {
-      if (!correctable_bias(prefix, i)) continue;
+      if (!correctable_bias(prefix, i) || !among(taps, runtime::tap_of(info(i).name))) continue;
       if (store_.finished(i)) {
         NARROW_TRY(show_floats(i));
         continue;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "base/thread_team.h"
 #include "ops/gram.h"
@@ -86,14 +87,29 @@ struct Rows {
   }
 };
 
-// Copies what passes a layer in one step.
+// Copies what passes a layer in one step, and ends the run behind `last`.
 class Recorder final : public runtime::TapSink {
  public:
+  Recorder(const std::vector<Tap>& wanted, std::optional<Tap> last) : wanted_(wanted), last_(last) {}
   void begin(const Use& use) {
     use_ = &use;
+    ended_ = false;
     for (auto& [key, rows] : rows_) rows.n = 0;
   }
+  // What the run of a layer that this watched came to.
+  Status result(const Status& run) const { return ended_ ? Status() : run; }
   Status take(std::int64_t, Tap tap, std::int64_t expert, ops::ConstMatrix x) override {
+    if (wanted_.empty() || std::find(wanted_.begin(), wanted_.end(), tap) != wanted_.end()) {
+      copy(tap, expert, x);
+    }
+    if (tap != last_) return {};
+    ended_ = true;
+    return make_error(ErrorCode::kCancelled, "nothing behind this is of interest");
+  }
+  std::map<TapKey, Rows>& rows() { return rows_; }
+
+ private:
+  void copy(Tap tap, std::int64_t expert, ops::ConstMatrix x) {
     Rows& rows = rows_[{tap, expert}];
     rows.n = x.rows;
     rows.k = x.cols;
@@ -101,11 +117,11 @@ class Recorder final : public runtime::TapSink {
     for (std::int64_t r = 0; r < x.rows; ++r) std::copy_n(x.row(r), x.cols, rows.data.data() + r * x.cols);
     // Which rows an expert got is not known here: all count.
     rows.use = expert < 0 ? *use_ : Use(static_cast<std::size_t>(x.rows));
-    return {};
   }
-  std::map<TapKey, Rows>& rows() { return rows_; }
 
- private:
+  const std::vector<Tap>& wanted_;
+  std::optional<Tap> last_;
+  bool ended_ = false;
   const Use* use_ = nullptr;
   std::map<TapKey, Rows> rows_;
 };
@@ -216,18 +232,34 @@ Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const mo
   std::map<TapKey, Moments> out;
   NARROW_ASSIGN(LayerRun o, LayerRun::create(source, layer, windows));
   NARROW_ASSIGN(LayerRun q, LayerRun::create(overlay, layer, windows));
-  Recorder seen_o, seen_q;
-  AlignedBuffer<float> scratch;
+  const bool routed = source->config().layers[static_cast<std::size_t>(layer)].moe;
+  const auto wants = [&](Tap tap) {
+    return options.taps.empty() ||
+           std::find(options.taps.begin(), options.taps.end(), tap) != options.taps.end();
+  };
+  const bool moves = wants(Tap::kFfnDown) || wants(Tap::kExpertDown);
+  const bool whole = moves || (routed && wants(Tap::kExpert));
+  std::optional<Tap> last;  // behind which nothing has to be computed
+  for (const Tap tap : {Tap::kAttention, Tap::kAttnOutput, Tap::kFeedForward}) {
+    if (!whole && wants(tap)) last = tap;
+  }
+  Recorder seen_o(options.taps, last), seen_q(options.taps, last);
+  AlignedBuffer<float> scratch, scratch_o;
+  const auto copy = [](const ops::Matrix& from, AlignedBuffer<float>& to) -> ops::Matrix {
+    to.reserve_at_least(static_cast<std::size_t>(from.rows * from.cols));
+    std::copy_n(from.data, from.rows * from.cols, to.data());
+    return {to.data(), from.rows, from.cols};
+  };
   for (const WalkStep& s : q.steps()) {
     if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
     const Use use = uses_of(s, windows, options.held_out_every);
     seen_o.begin(use);
     seen_q.begin(use);
-    if (options.cross) NARROW_TRY(o.run(s, original.rows(s.begin, s.tokens), &seen_o));
-    const ops::Matrix from = quantized.rows(s.begin, s.tokens);
-    scratch.reserve_at_least(static_cast<std::size_t>(from.rows * from.cols));
-    std::copy_n(from.data, from.rows * from.cols, scratch.data());
-    NARROW_TRY(q.run(s, {scratch.data(), from.rows, from.cols}, &seen_q));
+    if (options.cross) {
+      const ops::Matrix from = original.rows(s.begin, s.tokens);
+      NARROW_TRY(seen_o.result(o.run(s, moves ? from : copy(from, scratch_o), &seen_o)));
+    }
+    NARROW_TRY(seen_q.result(q.run(s, copy(quantized.rows(s.begin, s.tokens), scratch), &seen_q)));
     for (const auto& [key, rows] : seen_q.rows()) {
       // Experts are chosen anew in each model: their rows do not belong together.
       const bool paired = options.cross && key.second < 0;
@@ -235,10 +267,8 @@ Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const mo
     }
   }
   const model::ModelConfig& c = source->config();
-  if (c.layers[static_cast<std::size_t>(layer)].moe) {
-    blend_experts(out, Tap::kExpert, c.n_expert, c.n_embd);
-    blend_experts(out, Tap::kExpertDown, c.n_expert, c.n_ff_expert);
-  }
+  if (routed && wants(Tap::kExpert)) blend_experts(out, Tap::kExpert, c.n_expert, c.n_embd);
+  if (routed && wants(Tap::kExpertDown)) blend_experts(out, Tap::kExpertDown, c.n_expert, c.n_ff_expert);
   for (auto& [key, m] : out) m.finish();
   return out;
 }

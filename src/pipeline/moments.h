@@ -38,6 +38,8 @@ struct MomentOptions {
   bool cross = false;
   // Every n-th window is kept apart to judge by; 0: none.
   std::int64_t held_out_every = 0;
+  // What to collect; empty: everything. `original` moves on only with what enters the down projections.
+  std::vector<runtime::Tap> taps;
 };
 
 // Leads both streams through layer `layer`, `original` through `source`'s and `quantized` through `overlay`'s

@@ -6,6 +6,10 @@ nlohmann::json loss_note(const quant::WeightError& error, std::uint64_t overflow
   nlohmann::json note = {{"squared_error", error.sum_squared_error},
                          {"squared_weight", error.sum_squared_weight}};
   if (overflowed > 0) note["overflowed"] = overflowed;
+  if (error.output_energy > 0) {
+    note["output_error"] = error.output_error / error.output_energy;
+    note["rounded_output_error"] = error.rounded_output_error / error.output_energy;
+  }
   return note;
 }
 
@@ -17,7 +21,12 @@ std::vector<TensorLoss> losses_of(const QuantizeJob& job) {
     quant::WeightError error;
     error.sum_squared_error = note.value("squared_error", 0.0);
     error.sum_squared_weight = note.value("squared_weight", 0.0);
-    losses.push_back({job.tensors()[i].name, error.relative_rms(), error.sqnr_db()});
+    TensorLoss loss = {job.tensors()[i].name, error.relative_rms(), error.sqnr_db(), {}, {}};
+    if (note.contains("output_error")) {
+      loss.output_error = note.value("output_error", 0.0);
+      loss.rounded_output_error = note.value("rounded_output_error", 0.0);
+    }
+    losses.push_back(std::move(loss));
   }
   return losses;
 }

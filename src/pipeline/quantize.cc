@@ -51,6 +51,12 @@ Status check_calibration(const QuantizeOptions& o, const MethodSpec& method) {
                       "--calib FILE",
                       o.method);
   }
+  if (o.compare_rounding && !method.needs_windows()) {
+    return make_error(ErrorCode::kInvalidArgument,
+                      "--compare-rounding: --method {} does not look at what enters each layer; take gptq, "
+                      "autoround or auto",
+                      o.method);
+  }
   if (asks_for_allocation(o) && !texts) {
     return make_error(
         ErrorCode::kInvalidArgument,
@@ -202,7 +208,9 @@ Status try_types(const QuantizeOptions& o, const Prepared& p, const Calibration&
   NARROW_TRY(set_types(types, "trial", o, p.metadata, trial));
   const calib::TokenWindows windows = some_windows(c.windows, kTrialTokens);
   TrialStore store(trial.outputs);
-  NARROW_TRY(produce_calibrated({p.source, &trial, &trial.method, &windows, &o}, store, progress));
+  QuantizeOptions options = o;
+  options.compare_rounding = false;
+  NARROW_TRY(produce_calibrated({p.source, &trial, &trial.method, &windows, &options}, store, progress));
   for (std::size_t i = 0; i < trial.types.size(); ++i) {
     if (store.finished(i)) {
       NARROW_TRY(out.replace(i, trial.types[i], store.take(i)));

@@ -460,8 +460,12 @@ Result<double> output_error(const float* exact, const std::byte* stored, Format 
     const auto t = static_cast<std::size_t>(thread), at = static_cast<std::size_t>(item);
     const std::int64_t begin = item * kRows, rows = std::min(kRows, n - begin);
     d[t].reserve_at_least(static_cast<std::size_t>(kRows * k));
-    differences(exact + begin * k, stored + static_cast<std::size_t>(begin) * stride, format, rows, k,
-                d[t].data());
+    if (stored == nullptr) {
+      std::copy_n(exact + begin * k, rows * k, d[t].data());
+    } else {
+      differences(exact + begin * k, stored + static_cast<std::size_t>(begin) * stride, format, rows, k,
+                  d[t].data());
+    }
     status[at] = row_errors(rows, k, d[t].data(), hessian, product[t], errors[t]);
     if (status[at].ok()) partial[at] = std::accumulate(errors[t].begin(), errors[t].end(), 0.0);
   });

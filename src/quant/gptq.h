@@ -23,7 +23,8 @@ Status quantize_gptq(const float* w, std::int64_t n, std::int64_t k, const Layer
                      const QuantizeSpec& spec, std::byte* out, WeightError* error);
 
 // tr(D H D^T) for D [n, k] = exact - stored rows: the squared output error summed over n features, per token.
-// hessian [k, k]. On all threads; the same for any number of them.
+// hessian [k, k]. stored null: of nothing, which is the energy of the output. On all threads; the same for
+// any number of them.
 Result<double> output_error(const float* exact, const std::byte* stored, Format format, std::int64_t n,
                             std::int64_t k, std::span<const float> hessian);
 

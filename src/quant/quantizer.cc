@@ -19,6 +19,9 @@ void WeightError::add(const WeightError& o) {
   sum_squared_error += o.sum_squared_error;
   sum_squared_weight += o.sum_squared_weight;
   max_abs_error = std::max(max_abs_error, o.max_abs_error);
+  output_error += o.output_error;
+  rounded_output_error += o.rounded_output_error;
+  output_energy += o.output_energy;
 }
 
 void WeightError::add_values(const float* exact, const float* stored, std::int64_t n) {

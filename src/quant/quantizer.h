@@ -34,6 +34,9 @@ struct QuantizeSpec {
 struct WeightError {
   double sum_squared_error = 0, sum_squared_weight = 0;
   float max_abs_error = 0;
+  // tr(D H D^T) for D = what was lost, for D = what rounding to nearest loses, and for D = W; 0 where not
+  // asked for.
+  double output_error = 0, rounded_output_error = 0, output_energy = 0;
   double relative_rms() const;  // sqrt(sse / ssw); 0 for an all-zero matrix
   double sqnr_db() const;       // 10 log10(ssw / sse)
   void add(const WeightError& o);
@@ -54,6 +57,9 @@ struct Method {
                      const QuantizeSpec& spec, std::byte* out, WeightError* error);
   // A row's bytes depend on that row (and `stats`) alone, so a large matrix may be fed in blocks of rows.
   bool row_independent = true;
+  // Worth the time of calibrating the parts of a layer one after the other, each on what those before it have
+  // become.
+  bool stepwise = false;
 };
 
 std::span<const Method> all_methods();

@@ -55,7 +55,8 @@ struct TinyRun {
     NARROW_ASSIGN(s.plan, make_plan(*s.source, s.options, s.metadata));
     return s;
   }
-  Status run(const fs::path& out, ProgressSink& progress, bool resume = false) const {
+  Status run(const fs::path& out, ProgressSink& progress, bool resume = false,
+             std::vector<TensorLoss>* losses = nullptr) const {
     NARROW_ASSIGN(auto job,
                   QuantizeJob::open({out, 0, "recipe", "digest", resume}, metadata, plan.outputs, progress));
     const auto fill = [&]() -> Status {
@@ -66,6 +67,7 @@ struct TinyRun {
     };
     if (const Status s = fill(); !s.ok()) return job->abandon(s.error());
     NARROW_TRY(job->commit().status());
+    if (losses != nullptr) *losses = losses_of(*job);
     return {};
   }
   std::shared_ptr<const model::ModelSource> source;
@@ -100,6 +102,32 @@ TEST(Calibrated, EveryArchitectureLosesLessThanByRounding) {
     total_rtn += before;
   }
   EXPECT_LT(total, 0.9 * total_rtn);
+}
+
+TEST(Calibrated, NoMatrixLosesMoreOfItsOutputThanByRounding) {
+  NARROW_REQUIRE_SHARED();
+  for (const std::string name : model::kTinyModels) {
+    for (const char* method : {"gptq", "auto+norms"}) {
+      SCOPED_TRACE(name + " " + method);
+      TempDir dir;
+      ASSERT_OK_AND_ASSIGN(TinyRun run, TinyRun::open(name, method));
+      std::vector<TensorLoss> losses;
+      ASSERT_OK(run.run(dir / "plain.gguf", null_progress(), false, &losses));
+      for (const TensorLoss& l : losses) EXPECT_FALSE(l.output_error.has_value()) << l.name;
+      run.options.compare_rounding = true;
+      ASSERT_OK(run.run(dir / "compared.gguf", null_progress(), false, &losses));
+      EXPECT_EQ(testing::read_file(dir / "plain.gguf"), testing::read_file(dir / "compared.gguf"));
+      int compared = 0;
+      for (const TensorLoss& l : losses) {
+        if (!l.output_error) continue;
+        ++compared;
+        EXPECT_GT(*l.output_error, 0) << l.name;
+        EXPECT_LE(*l.output_error, *l.rounded_output_error) << l.name;
+        EXPECT_LT(*l.rounded_output_error, 1) << l.name;
+      }
+      EXPECT_GE(compared, 4);
+    }
+  }
 }
 
 TEST(Calibrated, SameBytesForAnyNumberOfThreads) {
