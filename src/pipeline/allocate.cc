@@ -57,13 +57,16 @@ class Problem {
   double bytes(const Types& types) const {
     return sum(types, [](const TypeDamage& t) { return static_cast<double>(padded(t.bytes)); });
   }
-  // Of every tensor the type with most bytes.
+  // Of every tensor the type with most bytes: a quantized one where there is one.
   Types largest() const {
     Types out(source_.tensors().size());
+    const auto quantized = [](const TypeDamage& d) {
+      return format_info(d.format).kind == FormatKind::kQuantized;
+    };
     for (std::size_t c = 0; c < tensors_.size(); ++c) {
       const auto& o = options_[c];
-      out[tensors_[c]] = std::max_element(o.begin(), o.end(), [](const TypeDamage& a, const TypeDamage& b) {
-                           return a.bytes < b.bytes;
+      out[tensors_[c]] = std::max_element(o.begin(), o.end(), [&](const TypeDamage& a, const TypeDamage& b) {
+                           return std::pair(quantized(a), a.bytes) < std::pair(quantized(b), b.bytes);
                          })->format;
     }
     return out;
@@ -216,6 +219,9 @@ Result<DamageTable> damage_of(const AllocateInputs& in, const Plan& plan, bool s
   d.stats = in.stats;
   d.windows = in.windows;
   d.small = small;
+  // Where all else is at its largest and bytes are left, some tensors stay in 16 bits. What fits a machine
+  // stays on integer kernels: there is no wish for a certain size.
+  d.floats = in.options->fit_context == 0;
   d.search = in.options->search;
   d.fixed.resize(plan.types.size());
   for (std::size_t i = 0; i < plan.types.size(); ++i) {

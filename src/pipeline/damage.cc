@@ -271,6 +271,8 @@ Result<DamageTable> measure_damage(const DamageInputs& in, ProgressSink& progres
       item.formats = {*in.fixed[i]};
     } else {
       item.formats = candidate_types(k, in.small);
+      const Format half = t.format == kBF16 ? kBF16 : kF16;
+      if (in.floats && item.formats.back() != half) item.formats.push_back(half);
     }
     const auto distance = [&](Format f) {
       return std::fabs(format_info(f).bpw() - kSpotBpw) + (is_small(f) ? 100.0 : 0.0);

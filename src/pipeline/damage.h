@@ -49,11 +49,12 @@ struct DamageInputs {
   // By source tensor: the only type that it may get, where something says so. May be empty.
   std::vector<std::optional<Format>> fixed;
   bool small = false;  // the codebook types below 4 bits too
+  bool floats = false;
   bool search = true;
 };
 
 // Types worth choosing from for rows of `row_length`, smallest first: with integer kernels; with `small` also
-// the codebook types below 4 bits, which have none.
+// the codebook types below 4 bits, which have none. f16 only where nothing else fits.
 std::vector<Format> candidate_types(std::int64_t row_length, bool small);
 
 // For each tensor a spot run: KL of the model with this tensor alone in a type of about 4.5 bits, on short
