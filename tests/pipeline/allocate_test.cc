@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -118,6 +119,27 @@ TEST(Damage, MoreBitsLoseLess) {
     // ffn_down's rows of 288 hold blocks of 32 only.
     EXPECT_EQ(seen, t.name.find("ffn_down") != std::string::npos ? 1 : 8) << t.name;
   }
+}
+
+// Sizes above those of the largest quantized type everywhere are met, too, by tensors that stay in 16 bits;
+// what fits a machine has none.
+TEST(Allocate, SixteenBitsWhereAllElseIsAtItsLargest) {
+  const Tiny tiny;
+  ASSERT_OK(tiny.status);
+  QuantizeOptions o;
+  Plan plan;
+  ASSERT_OK_AND_ASSIGN(plan, tiny.plan(o));  // everything q8_0
+  const std::uint64_t q8 = written_bytes(tiny, plan);
+  o.target_bytes = q8 + q8 / 4;
+  ASSERT_OK(tiny.allocate(o, plan));
+  EXPECT_LE(written_bytes(tiny, plan), o.target_bytes);
+  EXPECT_GT(written_bytes(tiny, plan), q8 + q8 / 8);
+  EXPECT_GT(std::count(plan.types.begin(), plan.types.end(), Format::kF16), 0);
+  o.target_bytes = 0;
+  o.fit_context = 64;
+  ASSERT_OK(tiny.allocate(o, plan));
+  EXPECT_EQ(std::count(plan.types.begin(), plan.types.end(), Format::kF16), 0);
+  EXPECT_EQ(written_bytes(tiny, plan), q8);
 }
 
 // The table against runs of the changed model itself: of single tensors in types that no spot run took, and
