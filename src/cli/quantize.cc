@@ -62,10 +62,14 @@ Result<std::int64_t> parse_context(const std::string& text) {
                fmt::format("--fit '{}': not a number of tokens; write e.g. --fit 8192", text)};
 }
 
-// Everything but --type, or what stands in its place, may be said in any combination.
+int targets(const QuantizeOptions& o) {
+  return (o.target_bytes > 0) + (o.target_bpw > 0) + (o.target_kl > 0) + (o.fit_context > 0);
+}
+
+// Everything but --type, or what stands in its place, may be said in any combination. With a target, a plan
+// only lends its measurements.
 Status check_goal(const QuantizeOptions& o) {
-  const int goals = !o.type.empty() + (o.target_bytes > 0) + (o.target_bpw > 0) + (o.target_kl > 0) +
-                    (o.fit_context > 0) + !o.plan.empty();
+  const int goals = !o.type.empty() + targets(o) + (!o.plan.empty() && targets(o) == 0);
   if (goals == 1) return {};
   return Error{ErrorCode::kInvalidArgument,
                fmt::format("{}: exactly one of --type, --size, --bpw, --kl, --fit and --plan",
@@ -224,7 +228,7 @@ Status run(QuantizeArgs& a, const Context& context) {
                  "no output given: say -o FILE.gguf (or --dry-run to see the plan)"};
   }
   // A plan that has to be measured takes a while, and is told with the result.
-  const bool known = !o.type.empty() || !o.plan.empty();
+  const bool known = targets(o) == 0;
   if (known || a.dry_run) {
     const auto plan = plan_quantization(o);
     if (!plan.ok()) return plan.error();
@@ -275,7 +279,10 @@ void add_quantize(CLI::App& app, Context& context) {
                       "Instead of --type: for this machine's free memory, with a cache of this many tokens "
                       "(4096)")
           ->expected(0, 1);
-  sub->add_option("--plan", o.plan, "Instead of --type: a plan that --save-plan wrote");
+  sub->add_option(
+      "--plan", o.plan,
+      "Instead of --type: a plan that --save-plan wrote; with --size, --bpw, --kl or --fit only what it "
+      "measured is used");
   sub->add_option("--save-plan", o.save_plan, "Write the plan as JSON, to be edited and run again");
   sub->add_option("--method", o.method, "Algorithm; `narrow list methods` shows them")->capture_default_str();
   sub->add_option("--calib", args->calib,

@@ -1,4 +1,5 @@
 // The small model in models/ goes through the whole tool without a network.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -36,6 +37,30 @@ TEST(EmbeddedModel, TellsQuantizesAndIsMeasured) {
   EXPECT_LT(report["reference_perplexity"].get<double>(), 400.0);
   EXPECT_LT(report["kl_mean"].get<double>(), 0.1);
   EXPECT_GT(report["kl_mean"].get<double>(), 0.0);
+}
+
+// A plan's measurements serve another size; the plan alone is run as it is.
+TEST(EmbeddedModel, APlanServesAnotherSize) {
+  const testing::TempDir dir;
+  std::string text;
+  for (int i = 0; i < 200; ++i)
+    text += fmt::format("Once upon a time there were {} cats and a dog who sang.\n", i);
+  testing::write_file(dir / "text.txt", text);
+  const std::string calib = dir / "text.txt", plan = dir / "plan.json", out = dir / "out.gguf";
+  const auto first = testing::narrow_cli({"-q", "quantize", kModel, "-o", out, "--size", "2.6MB", "--calib",
+                                          calib, "--calib-tokens", "2048", "--save-plan", plan});
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  const auto second = testing::narrow_cli({"-q", "quantize", kModel, "-o", out, "--size", "2.9MB", "--plan",
+                                           plan, "--calib", calib, "--calib-tokens", "2048"});
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_LE(std::filesystem::file_size(out), 2'900'000u);
+  EXPECT_GT(std::filesystem::file_size(out), 2'600'000u);
+  const auto alone =
+      testing::narrow_cli({"-q", "quantize", kModel, "-o", out, "--plan", plan, "--calib", calib});
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  EXPECT_LE(std::filesystem::file_size(out), 2'600'000u);
+  testing::expect_failure(testing::narrow_cli({"quantize", kModel, "-o", out, "-t", "q4_0", "--plan", plan}),
+                          2, {"exactly one of --type", "--plan"});
 }
 
 }  // namespace
