@@ -56,6 +56,7 @@ class Loop {
     const std::int64_t n_layer = run_.source->config().n_layer;
     NARROW_ASSIGN(original_, calib::embed(run_.source, *run_.windows));
     quantized_ = original_.copy();
+    drop_source();
     progress_.begin("quantize", static_cast<std::uint64_t>(n_layer + 1), "layers");
     for (std::int64_t l = 0; l < n_layer; ++l) {
       NARROW_TRY(layer(l));
@@ -115,7 +116,13 @@ class Loop {
     NARROW_ASSIGN(moments_, collect_moments(run_.source, overlay_, l, *run_.windows, original_, quantized_,
                                             options, progress_));
     if (!options.cross && among(taps, Tap::kFfnDown)) NARROW_TRY(advance(run_.source, l, original_));
+    drop_source();
     return finish_part(prefix, layer_matrices, taps);
+  }
+
+  // Pages of the source's file that were read are not needed again soon, and Hessians want the memory.
+  void drop_source() const {
+    for (std::size_t i = 0; i < run_.source->tensors().size(); ++i) run_.source->drop(i);
   }
 
   static bool among(const std::vector<Tap>& taps, Tap tap) {
@@ -219,6 +226,7 @@ class Loop {
     std::vector<float> w(static_cast<std::size_t>(n * k));
     for (std::int64_t e = 0; e < experts; ++e) {
       NARROW_TRY(run_.source->read_f32(i, e * n, (e + 1) * n, w.data()));
+      run_.source->drop(i);
       if (const std::int64_t bad = find_non_finite(w.data(), n * k); bad >= 0) {
         return non_finite_error(run_.source->path().string(), info(i), e * n * k + bad,
                                 w[static_cast<std::size_t>(bad)]);
