@@ -11,6 +11,7 @@ import os
 import sys
 
 import numpy as np
+from llama_quantize import load_llama
 
 N_CTX = 512
 
@@ -26,10 +27,7 @@ class Batch(c.Structure):
 
 
 def load(folder):
-    find = lambda stem: os.path.join(folder, next(f for f in sorted(os.listdir(folder)) if f.startswith(stem)))
-    c.CDLL(find("libggml-base"), mode=c.RTLD_GLOBAL)
-    ggml = c.CDLL(find("libggml."), mode=c.RTLD_GLOBAL)
-    lib = c.CDLL(find("libllama."))
+    ggml, lib = load_llama(folder)
     ggml.ggml_backend_load_all_from_path.argtypes = [c.c_char_p]
     ggml.ggml_backend_load_all_from_path(folder.encode())
     for name, result, arguments in (
@@ -46,7 +44,6 @@ def load(folder):
             ("llama_get_logits", c.POINTER(c.c_float), [c.c_void_p])):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
-    lib.llama_backend_init()
     return lib
 
 

@@ -38,13 +38,19 @@ def read_imatrix(path):
     return array, rows
 
 
-def main():
-    folder, src, dst, ftype = sys.argv[1:5]
+def load_llama(folder):
+    """libggml and libllama of the folder, initialised."""
     find = lambda stem: os.path.join(folder, next(f for f in sorted(os.listdir(folder)) if f.startswith(stem)))
     c.CDLL(find("libggml-base"), mode=c.RTLD_GLOBAL)
-    c.CDLL(find("libggml."), mode=c.RTLD_GLOBAL)
+    ggml = c.CDLL(find("libggml."), mode=c.RTLD_GLOBAL)
     lib = c.CDLL(find("libllama."))
     lib.llama_backend_init()
+    return ggml, lib
+
+
+def main():
+    folder, src, dst, ftype = sys.argv[1:5]
+    _, lib = load_llama(folder)
     lib.llama_model_quantize_default_params.restype = Params
     p = lib.llama_model_quantize_default_params()
     p.ftype = int(ftype)

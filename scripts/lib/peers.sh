@@ -35,9 +35,9 @@ llama_quantize() {
     >"$2.log" 2>&1) || die "llama-quantize failed on $3: see $2.log"
 }
 
-# llama_kl WINDOWS TEXT REFERENCE.gguf FILE.gguf...: a JSON line per file with its KL from the reference inside llama.cpp.
+# llama_kl WINDOWS TEXT REFERENCE.gguf FILE.gguf...: a JSON line per file with its KL from the reference inside llama.cpp;
+# needs numpy.
 llama_kl() {
-  python_env numpy
   LD_LIBRARY_PATH="$LLAMA_LIB" "$PYTHON" "$ROOT/scripts/lib/llama_kl.py" "$LLAMA_LIB" "$@" 2>"$NARROW_CACHE/llama_kl.log" ||
     die "llama.cpp failed: see $NARROW_CACHE/llama_kl.log"
 }

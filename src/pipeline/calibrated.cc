@@ -37,12 +37,6 @@ constexpr std::int64_t kSideBySide = 4096;
 // Elements of a matrix's fp32 values above which the head is rounded to nearest instead.
 constexpr std::int64_t kLargestHead = std::int64_t{1} << 28;
 
-// A layer's inputs in the order in which it computes them.
-const std::vector<Tap> kParts[] = {{Tap::kAttention},
-                                   {Tap::kAttnOutput},
-                                   {Tap::kFeedForward, Tap::kExpert},
-                                   {Tap::kFfnDown, Tap::kExpertDown}};
-
 class Loop {
  public:
   Loop(const CalibratedRun& run, TensorStore& store, ProgressSink& progress)
@@ -73,6 +67,7 @@ class Loop {
     return format_info(run_.plan->types[i]).kind == FormatKind::kQuantized && model::is_quantizable(info(i));
   }
   bool matching() const { return hessians_ && run_.options->sequential; }
+  bool corrects_norms() const { return run_.method->norms && run_.options->sequential; }
 
   Status layer(std::int64_t l) {
     const std::string prefix = fmt::format("blk.{}.", l);
@@ -83,14 +78,17 @@ class Loop {
       layer_matrices.push_back(i);
       all_finished = all_finished && store_.finished(i);
     }
-    const bool norms = run_.method->norms && run_.options->sequential;
-    all_finished = all_finished && (!norms || norms_finished(prefix));
+    all_finished = all_finished && (!corrects_norms() || norms_finished(prefix));
     if (all_finished) {
       NARROW_TRY(advance(run_.source, l, original_));
       NARROW_TRY(finish_part(prefix, layer_matrices, {}));
     } else if (run_.options->sequential && run_.method->encoder->stepwise) {
-      // Each part sees what the parts before it have become.
-      for (const std::vector<Tap>& taps : kParts) NARROW_TRY(part(l, prefix, layer_matrices, taps));
+      // In the order in which a layer computes: each part sees what the parts before it have become.
+      const Taps parts[] = {{Tap::kAttention},
+                            {Tap::kAttnOutput},
+                            {Tap::kFeedForward, Tap::kExpert},
+                            {Tap::kFfnDown, Tap::kExpertDown}};
+      for (const Taps& taps : parts) NARROW_TRY(part(l, prefix, layer_matrices, taps));
     } else {
       NARROW_TRY(part(l, prefix, layer_matrices, {}));
     }
@@ -108,7 +106,7 @@ class Loop {
 
   // The matrices behind `taps` (empty: all of the layer), from their moments on.
   Status part(std::int64_t l, const std::string& prefix, const std::vector<std::size_t>& layer_matrices,
-              const std::vector<Tap>& taps) {
+              const Taps& taps) {
     MomentOptions options;
     options.cross = matching();
     options.held_out_every = run_.windows->lengths.size() >= 2 * kHeldOutEvery ? kHeldOutEvery : 0;
@@ -125,19 +123,15 @@ class Loop {
     for (std::size_t i = 0; i < run_.source->tensors().size(); ++i) run_.source->drop(i);
   }
 
-  static bool among(const std::vector<Tap>& taps, Tap tap) {
-    return taps.empty() || std::find(taps.begin(), taps.end(), tap) != taps.end();
-  }
-
-  // The same with the moments at hand.
+  // What follows once the moments are there.
   Status finish_part(const std::string& prefix, const std::vector<std::size_t>& layer_matrices,
-                     const std::vector<Tap>& taps) {
+                     const Taps& taps) {
     std::vector<std::size_t> own;
     for (const std::size_t i : layer_matrices) {
       if (among(taps, runtime::tap_of(info(i).name))) own.push_back(i);
     }
     NARROW_TRY(matrices(own));
-    if (run_.method->norms && run_.options->sequential) {
+    if (corrects_norms()) {
       if (among(taps, Tap::kAttention)) NARROW_TRY(correct_norm(prefix, "attn_norm", Tap::kAttention));
       if (among(taps, Tap::kFeedForward)) NARROW_TRY(correct_norm(prefix, "ffn_norm", Tap::kFeedForward));
       NARROW_TRY(correct_biases(prefix, taps));
@@ -387,7 +381,7 @@ class Loop {
     return weight && is_matrix(*weight);
   }
 
-  Status correct_biases(const std::string& prefix, const std::vector<Tap>& taps) {
+  Status correct_biases(const std::string& prefix, const Taps& taps) {
     for (std::size_t i = 0; i < info_count(); ++i) {
       if (!correctable_bias(prefix, i) || !among(taps, runtime::tap_of(info(i).name))) continue;
       if (store_.finished(i)) {

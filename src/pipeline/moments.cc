@@ -90,7 +90,7 @@ struct Rows {
 // Copies what passes a layer in one step, and ends the run behind `last`.
 class Recorder final : public runtime::TapSink {
  public:
-  Recorder(const std::vector<Tap>& wanted, std::optional<Tap> last) : wanted_(wanted), last_(last) {}
+  Recorder(const Taps& wanted, std::optional<Tap> last) : wanted_(wanted), last_(last) {}
   void begin(const Use& use) {
     use_ = &use;
     ended_ = false;
@@ -99,9 +99,7 @@ class Recorder final : public runtime::TapSink {
   // What the run of a layer that this watched came to.
   Status result(const Status& run) const { return ended_ ? Status() : run; }
   Status take(std::int64_t, Tap tap, std::int64_t expert, ops::ConstMatrix x) override {
-    if (wanted_.empty() || std::find(wanted_.begin(), wanted_.end(), tap) != wanted_.end()) {
-      copy(tap, expert, x);
-    }
+    if (among(wanted_, tap)) copy(tap, expert, x);
     if (tap != last_) return {};
     ended_ = true;
     return make_error(ErrorCode::kCancelled, "nothing behind this is of interest");
@@ -119,7 +117,7 @@ class Recorder final : public runtime::TapSink {
     rows.use = expert < 0 ? *use_ : Use(static_cast<std::size_t>(x.rows));
   }
 
-  const std::vector<Tap>& wanted_;
+  const Taps& wanted_;
   std::optional<Tap> last_;
   bool ended_ = false;
   const Use* use_ = nullptr;
@@ -233,10 +231,7 @@ Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const mo
   NARROW_ASSIGN(LayerRun o, LayerRun::create(source, layer, windows));
   NARROW_ASSIGN(LayerRun q, LayerRun::create(overlay, layer, windows));
   const bool routed = source->config().layers[static_cast<std::size_t>(layer)].moe;
-  const auto wants = [&](Tap tap) {
-    return options.taps.empty() ||
-           std::find(options.taps.begin(), options.taps.end(), tap) != options.taps.end();
-  };
+  const auto wants = [&](Tap tap) { return among(options.taps, tap); };
   const bool moves = wants(Tap::kFfnDown) || wants(Tap::kExpertDown);
   const bool whole = moves || (routed && wants(Tap::kExpert));
   std::optional<Tap> last;  // behind which nothing has to be computed

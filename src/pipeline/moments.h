@@ -1,6 +1,7 @@
 // Second moments of what enters a layer's products, in the model as it becomes and in the model as it was.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -34,12 +35,18 @@ struct Moments {
 
 inline constexpr std::int64_t kExpertPrior = 64;
 
+// Inputs of a layer; empty: all of them.
+using Taps = std::vector<runtime::Tap>;
+inline bool among(const Taps& taps, runtime::Tap tap) {
+  return taps.empty() || std::find(taps.begin(), taps.end(), tap) != taps.end();
+}
+
 struct MomentOptions {
   bool cross = false;
   // Every n-th window is kept apart to judge by; 0: none.
   std::int64_t held_out_every = 0;
-  // What to collect; empty: everything. `original` moves on only with what enters the down projections.
-  std::vector<runtime::Tap> taps;
+  // What to collect. `original` moves on only with what enters the down projections.
+  Taps taps;
 };
 
 // Leads both streams through layer `layer`, `original` through `source`'s and `quantized` through `overlay`'s
