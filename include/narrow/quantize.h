@@ -36,6 +36,9 @@ struct QuantizeOptions {
   // measured best, per tensor.
   std::string method = "rtn";
   CalibrationOptions calibration;
+  // What `narrow gradients` wrote of this model: errors in outputs that the model's answers depend on most
+  // are made up for by others. For gptq, autoround and auto, without rotate; empty: all outputs count alike.
+  std::filesystem::path gradients;
   double damping = 0;      // of gptq, as a share of each diagonal entry; 0: chosen by held-out error
   bool sequential = true;  // calibrate each layer on the outputs of the quantized ones before it
   std::uint64_t seed = 0;

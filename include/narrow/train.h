@@ -106,6 +106,23 @@ struct PretrainOptions {
   TrainLoop loop;
 };
 
+// Gradients of a model's own loss, for QuantizeOptions::gradients.
+struct GradientOptions {
+  std::filesystem::path source;              // the model in full precision: GGUF file or Hugging Face folder
+  std::filesystem::path output;              // GGUF file
+  std::vector<std::filesystem::path> texts;  // UTF-8 text, or .jsonl with chats
+  std::int64_t n_ctx = 512;                  // tokens of a window
+  std::int64_t max_tokens = 16384;           // of all texts together, spread over them; 0: all
+  std::uint64_t seed = 0;                    // of the model's answers
+  std::string device = "cpu";                // "cpu", "cuda", "cuda:1"
+};
+struct GradientReport {
+  std::int64_t tokens = 0;
+  int matrices = 0;
+  double seconds = 0;
+  std::uint64_t peak_memory_bytes = 0;
+};
+
 struct TrainStep {
   std::int64_t step = 0;  // updates done
   double loss = 0, kl = 0, ce = 0, lr = 0, gradient_norm = 0;
@@ -147,6 +164,10 @@ Result<std::vector<TrainNode>> qat_graph(const QatOptions& options, ProgressSink
 Result<QatReport> qat(const QatOptions& options, ProgressSink& progress = null_progress());
 Result<TrainReport> finetune(const FinetuneOptions& options, ProgressSink& progress = null_progress());
 Result<TrainReport> pretrain(const PretrainOptions& options, ProgressSink& progress = null_progress());
+
+// One forward and one backward pass over the texts. Errors: kInvalidArgument (options, texts), kUnsupported
+// (experts), kNumeric (a loss that is no number), kCancelled (nothing is written).
+Result<GradientReport> gradients(const GradientOptions& options, ProgressSink& progress = null_progress());
 
 // Sets the options that a recipe (a JSON object of option names) has; the others stay. kInvalidArgument: an
 // unknown option (with the nearest known ones), a value of another type or out of its choices; kNotFound,

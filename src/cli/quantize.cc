@@ -294,6 +294,8 @@ void add_quantize(CLI::App& app, Context& context) {
   sub->add_option("--calib-ctx", o.calibration.n_ctx, "Tokens of a window")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  sub->add_option("--gradients", o.gradients,
+                  "What `narrow gradients` wrote of this model: quantize by what errors do to its answers");
   sub->add_option("--damping", o.damping,
                   "Of gptq, as a share of each diagonal entry; 0: chosen by the error on other tokens")
       ->check(CLI::NonNegativeNumber)

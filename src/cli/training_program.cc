@@ -24,10 +24,11 @@ struct Row {
   const char* name;
   const char* description;
 };
-constexpr std::array<Row, 3> kCommands = {{
+constexpr std::array<Row, 4> kCommands = {{
     {"qat", "Quantization-aware training: make a quantized file nearer to its source"},
     {"finetune", "Train a model further on texts, or to another model's answers"},
     {"pretrain", "Train a small model from nothing"},
+    {"gradients", "Collect what a model's answers depend on, to quantize by"},
 }};
 
 // The first argument that is neither an option nor an option's value.

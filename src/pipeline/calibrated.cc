@@ -226,7 +226,7 @@ class Loop {
                                 w[static_cast<std::size_t>(bad)]);
       }
       quant::WeightError error;
-      NARROW_TRY(encode(w, n, k, format, moments_of(i, shape.rank() == 3 ? e : -1),
+      NARROW_TRY(encode(w, n, k, format, moments_of(i, shape.rank() == 3 ? e : -1), info(i).name,
                         out.bytes.data() + static_cast<std::size_t>(e * n) * row_bytes(format, k), &error));
       out.error.add(error);
     }
@@ -234,14 +234,19 @@ class Loop {
   }
 
   Status encode(std::vector<float>& w, std::int64_t n, std::int64_t k, Format format, const Moments* m,
-                std::byte* out, quant::WeightError* error) {
+                const std::string& name, std::byte* out, quant::WeightError* error) {
     quant::QuantizeSpec spec;
     spec.format = format;
     spec.search = run_.options->search;
     spec.damping = static_cast<float>(run_.options->damping);
     quant::LayerStats stats;
     const quant::Method* method = run_.method->encoder;
-    std::vector<float> diagonal;
+    std::vector<float> diagonal, gradients;
+    if (run_.gradients != nullptr) {
+      NARROW_ASSIGN(gradients, run_.gradients->of(name));
+      if (gradients.size() == static_cast<std::size_t>(n) * static_cast<std::size_t>(n))
+        stats.output = gradients;
+    }
     if (m != nullptr && m->tokens > 0) {
       diagonal = m->diagonal();
       stats.mean_square = diagonal;
@@ -439,7 +444,7 @@ class Loop {
     const Format format = run_.plan->types[i];
     AlignedBuffer<std::byte> out(static_cast<std::size_t>(n) * row_bytes(format, k));
     quant::WeightError error;
-    NARROW_TRY(encode(w, n, k, format, &m, out.data(), &error));
+    NARROW_TRY(encode(w, n, k, format, &m, info(i).name, out.data(), &error));
     NARROW_TRY(store_.write(i, 0, out.span()));
     return store_.finish_tensor(i, loss_note(error));
   }

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "calib/output_gradients.h"
 #include "calib/stats.h"
 #include "calib/walk.h"
 #include "model/source.h"
@@ -20,7 +21,8 @@ struct CalibratedRun {
   const Plan* plan = nullptr;
   const MethodSpec* method = nullptr;
   const calib::TokenWindows* windows = nullptr;
-  const QuantizeOptions* options = nullptr;  // damping, sequential, search, seed
+  const QuantizeOptions* options = nullptr;        // damping, sequential, search, seed
+  const calib::GradientFile* gradients = nullptr;  // null: none
 };
 
 // Every unfinished matrix that the plan quantizes, and, with norm corrections, the layers' norms and biases.

@@ -354,6 +354,7 @@ Status check_options(const QuantizeOptions& o) {
   if (!o.embedding_type.empty()) return refuse("--embedding-type");
   if (!o.output_type.empty()) return refuse("--output-type");
   if (!o.only.empty()) return refuse("--only");
+  if (!o.gradients.empty()) return refuse("--gradients");
   NARROW_ASSIGN(const MethodSpec method, parse_method(o.method));
   const auto& transforms = method.transforms;
   if (method.norms || method.encoder->name != "rtn" ||

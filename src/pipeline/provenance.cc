@@ -105,6 +105,9 @@ Result<std::string> quantize_recipe(const QuantizeOptions& o, std::string_view m
   if (!o.plan.empty()) {
     NARROW_ASSIGN(j["plan"], digest(o.plan));
   }
+  if (!o.gradients.empty()) {
+    NARROW_ASSIGN(j["gradients"], digest(o.gradients));
+  }
   if (o.damping > 0) j["damping"] = o.damping;
   if (o.seed > 0) j["seed"] = o.seed;
   if (!o.calibration.empty()) {

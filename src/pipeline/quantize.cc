@@ -1,5 +1,6 @@
 #include "pipeline/quantize.h"
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -56,6 +57,16 @@ Status check_calibration(const QuantizeOptions& o, const MethodSpec& method) {
                       "--compare-rounding: --method {} does not look at what enters each layer; take gptq, "
                       "autoround or auto",
                       o.method);
+  }
+  if (!o.gradients.empty()) {
+    const bool rotates =
+        std::find(method.transforms.begin(), method.transforms.end(), "rotate") != method.transforms.end();
+    if (!method.needs_windows() || rotates) {
+      return make_error(ErrorCode::kInvalidArgument, "--gradients: {}; take gptq, autoround or auto",
+                        rotates
+                            ? "rotate changes the outputs that they are of"
+                            : fmt::format("--method {} does not look at what enters each layer", o.method));
+    }
   }
   if (asks_for_allocation(o) && !texts) {
     return make_error(
@@ -130,10 +141,15 @@ struct Calibration {
   calib::TokenWindows windows;
   calib::TokenWindows judge;  // kept apart where types are chosen: what they cost is measured on them
   std::optional<calib::ModelStats> stats;
+  std::optional<calib::GradientFile> gradients;
+  const calib::GradientFile* gradients_or_null() const { return gradients ? &*gradients : nullptr; }
 };
 
 Result<Calibration> calibrate(const QuantizeOptions& o, const Prepared& p, ProgressSink& progress) {
   Calibration c;
+  if (!o.gradients.empty()) {
+    NARROW_ASSIGN(c.gradients, calib::GradientFile::open(o.gradients, *p.source));
+  }
   if (o.calibration.empty()) return c;
   const MethodSpec& method = p.plan.method;
   if (!o.calibration.texts.empty()) {
@@ -210,7 +226,8 @@ Status try_types(const QuantizeOptions& o, const Prepared& p, const Calibration&
   TrialStore store(trial.outputs);
   QuantizeOptions options = o;
   options.compare_rounding = false;
-  NARROW_TRY(produce_calibrated({p.source, &trial, &trial.method, &windows, &options}, store, progress));
+  NARROW_TRY(produce_calibrated({p.source, &trial, &trial.method, &windows, &options, c.gradients_or_null()},
+                                store, progress));
   for (std::size_t i = 0; i < trial.types.size(); ++i) {
     if (store.finished(i)) {
       NARROW_TRY(out.replace(i, trial.types[i], store.take(i)));
@@ -278,7 +295,8 @@ Status produce(const QuantizeOptions& o, const Prepared& p, const Calibration& c
                                     {p.plan.types, o.search, o.seed, &importance}, progress));
   }
   if (method.needs_windows()) {
-    NARROW_TRY(produce_calibrated({source, &p.plan, &method, &c.windows, &o}, job, progress));
+    NARROW_TRY(
+        produce_calibrated({source, &p.plan, &method, &c.windows, &o, c.gradients_or_null()}, job, progress));
   }
   return produce_by_rows(*source, p.plan, o.search, &importance, job, progress);
 }

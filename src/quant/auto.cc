@@ -27,8 +27,10 @@ Status quantize_auto(const float* w, std::int64_t n, std::int64_t k, const Layer
   std::vector<float> sample(static_cast<std::size_t>(rows * k));
   for (std::int64_t r = 0; r < rows; ++r) std::copy_n(w + (r * n / rows) * k, k, sample.data() + r * k);
   std::vector<std::byte> stored(static_cast<std::size_t>(rows) * row_bytes(spec.format, k));
+  LayerStats alone = stats;  // of rows here and there, which know nothing of each other
+  alone.output = {};
   const auto trial = [&](auto method, const QuantizeSpec& with) -> Result<double> {
-    NARROW_TRY(method(sample.data(), rows, k, stats, with, stored.data(), nullptr));
+    NARROW_TRY(method(sample.data(), rows, k, alone, with, stored.data(), nullptr));
     return output_error(sample.data(), stored.data(), spec.format, rows, k, stats.held_out);
   };
   NARROW_ASSIGN(double least, trial(quantize_rtn, spec));

@@ -294,7 +294,7 @@ Status quantize_autoround(const float* w, std::int64_t n, std::int64_t k, const 
   const auto encode = [&](const float* rows, std::int64_t count, std::byte* dst, int thread) {
     return learner.encode(rows, count, dst, work[static_cast<std::size_t>(thread)]);
   };
-  return encode_stretches(w, n, k, spec.format, kRows, encode, out, error);
+  return encode_stretches(w, n, k, spec.format, stats.output, kRows, encode, out, error);
 }
 
 }  // namespace narrow::quant

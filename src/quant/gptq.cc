@@ -487,7 +487,7 @@ Status quantize_gptq(const float* w, std::int64_t n, std::int64_t k, const Layer
                                               spec.damping > 0 ? spec.damping : kDefaultDamping));
   std::vector<Work> work(static_cast<std::size_t>(thread_count()));
   return encode_stretches(
-      w, n, k, spec.format, kRows,
+      w, n, k, spec.format, stats.output, kRows,
       [&](const float* rows, std::int64_t count, std::byte* dst, int thread) {
         return encode_rows(p, spec, rows, count, dst, work[static_cast<std::size_t>(thread)]);
       },

@@ -68,9 +68,9 @@ double half_quadratic_loss(const float* a, const float* b, std::int64_t n) {
   return sum;
 }
 
-Status quantize_hqq(const float* w, std::int64_t n, std::int64_t k, const LayerStats&,
+Status quantize_hqq(const float* w, std::int64_t n, std::int64_t k, const LayerStats& stats,
                     const QuantizeSpec& spec, std::byte* out, WeightError* error) {
-  NARROW_TRY(check_matrix("hqq", spec.format, n, k, {}));
+  NARROW_TRY(check_matrix("hqq", spec.format, n, k, {.output = stats.output}));
   const FormatInfo& info = format_info(spec.format);
   EncodeOptions options;
   options.search = spec.search;
@@ -87,7 +87,7 @@ Status quantize_hqq(const float* w, std::int64_t n, std::int64_t k, const LayerS
     }
     return {};
   };
-  return encode_stretches(w, n, k, spec.format, kRows, encode, out, error);
+  return encode_stretches(w, n, k, spec.format, stats.output, kRows, encode, out, error);
 }
 
 }  // namespace narrow::quant

@@ -20,6 +20,9 @@ struct LayerStats {
   std::span<const float> abs_max = {};      // [k]
   std::span<const float> hessian = {};      // [k, k] E[x x^T]
   std::span<const float> held_out = {};     // [k, k] the same over other tokens, to judge by
+  // [n, n] E[g g^T] of the loss's gradients by the outputs, in any unit: what errors in them cost together.
+  // Methods then pass errors on from row to row.
+  std::span<const float> output = {};
 };
 
 struct QuantizeSpec {

@@ -30,7 +30,7 @@ Status quantize_rtn(const float* w, std::int64_t n, std::int64_t k, const LayerS
   };
   const std::int64_t rows_per_chunk =
       std::max<std::int64_t>(1, kChunkElements / std::max<std::int64_t>(1, k));
-  return encode_stretches(w, n, k, spec.format, rows_per_chunk, encode, out, error);
+  return encode_stretches(w, n, k, spec.format, stats.output, rows_per_chunk, encode, out, error);
 }
 
 }  // namespace narrow::quant

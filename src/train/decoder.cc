@@ -235,7 +235,9 @@ void Decoder::finish_step() {
 }
 
 at::Tensor Decoder::linear(const std::string& stem, const at::Tensor& x) {
-  return train::linear(x, effective(stem + ".weight"), weight(stem + ".bias"));
+  at::Tensor y = train::linear(x, effective(stem + ".weight"), weight(stem + ".bias"));
+  if (observer_) observer_(stem, y);
+  return y;
 }
 
 at::Tensor Decoder::norm(const std::string& stem, const at::Tensor& x) {

@@ -76,6 +76,11 @@ class Decoder {
   void begin_step();
   void finish_step();
 
+  // Called with every matrix's output as it is computed (stem: "blk.0.ffn_down"), so that its gradient can be
+  // watched; empty: nobody. Not together with set_checkpointing().
+  using OutputObserver = std::function<void(const std::string& stem, const at::Tensor& y)>;
+  void observe_outputs(OutputObserver observer) { observer_ = std::move(observer); }
+
   // Recompute each layer's inside in the backward pass instead of keeping it (Chen et al. 2016).
   void set_checkpointing(bool on) { checkpointing_ = on; }
 
@@ -124,6 +129,7 @@ class Decoder {
   std::map<std::string, Shared> shared_;
   std::map<std::pair<std::int64_t, bool>, Angles> angles_;
   bool checkpointing_ = false;
+  OutputObserver observer_;
   // Layers as functions, which must outlive the backward pass.
   std::map<std::int64_t, std::unique_ptr<std::function<at::Tensor(const at::Tensor&)>>> recomputed_;
 };

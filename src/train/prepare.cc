@@ -10,6 +10,7 @@
 #include "train/nodes/activation.h"
 #include "train/nodes/block_weight.h"
 #include "train/nodes/cache.h"
+#include "train/nodes/codebook_weight.h"
 #include "train/nodes/int8_row_weight.h"
 #include "train/nodes/outlier_columns.h"
 
@@ -58,6 +59,9 @@ class Preparation {
       NARROW_TRY(int8_weight(i, info, w, row));
     } else if (is_matrix && formats::grid_codec(info.format) != nullptr) {
       NARROW_TRY(block_weight(i, info, w, row));
+    } else if (is_matrix && CodebookWeight::supports(info.format) && o_.learn_scales &&
+               o_.what != TrainWhat::kLora && !frozen(info.name)) {
+      NARROW_TRY(codebook_weight(i, info, w, row));
     } else {
       NARROW_TRY(start_.read_f32(i, 0, info.shape.rows(), w.data_ptr<float>()));
       // Gains and biases are few and cost nothing; matrices in half precision follow what is asked for.
@@ -97,6 +101,19 @@ class Preparation {
       NARROW_TRY(take_outliers(*stored, columns, w));
     }
     attach(outer, w, row);
+    return {};
+  }
+
+  Status codebook_weight(std::size_t i, const TensorInfo& info, at::Tensor& w, GraphRow& row) {
+    std::vector<std::byte> bytes(info.bytes());
+    NARROW_TRY(start_.read_raw(i, 0, info.shape.rows(), bytes.data()));
+    NARROW_ASSIGN(const std::shared_ptr<CodebookWeight> node,
+                  CodebookWeight::create(info.format, std::move(bytes), info.shape[0], info.shape[1]));
+    row.trained = true;
+    row.weight = node->describe();
+    w.copy_(node->values());
+    w.set_requires_grad(false);
+    student_.attach_weight(row.name, node);
     return {};
   }
 

@@ -36,7 +36,7 @@ struct Installed {
 
 TEST(CliTrain, SaysHowToGetIt) {
   const Installed here;
-  for (const std::string command : {"qat", "finetune", "pretrain"}) {
+  for (const std::string command : {"qat", "finetune", "pretrain", "gradients"}) {
     const auto r = here.run({"--threads", "2", command, "x.gguf", "--help"});
     expect_failure(r, 3, {command, "narrow-train", "libtorch-dev", "libopenblas0-openmp", "build again"});
     EXPECT_EQ(testing::lines_of(r.err).size(), 1u) << r.err;
@@ -65,7 +65,7 @@ TEST(CliTrain, BecomesTheOtherProgramWithTheSameArguments) {
 TEST(CliTrain, HelpListsTheCommands) {
   const auto r = narrow_cli({"--help"});
   EXPECT_EQ(r.exit_code, 0);
-  for (const std::string command : {"qat", "finetune", "pretrain"}) {
+  for (const std::string command : {"qat", "finetune", "pretrain", "gradients"}) {
     EXPECT_NE(r.out.find("\n  " + command + " "), std::string::npos) << r.out;
   }
 }
@@ -127,6 +127,45 @@ TEST_F(CliTrainBuilt, CommandLineWins) {
   expect_failure(narrow_cli({"qat", "--recipe", file}), 3, {"recipe.gguf"});
   expect_failure(narrow_cli({"qat", "line.gguf", "--recipe", file}), 3, {"line.gguf"});
   expect_failure(narrow_cli({"qat", "--recipe", file, "line.gguf"}), 3, {"line.gguf"});
+}
+
+// Gradients of a model, and a file quantized by them.
+TEST_F(CliTrainBuilt, GradientsAreQuantizedBy) {
+  const TempDir dir;
+  const std::string model = std::string(NARROW_MODELS) + "/tales-4m", text = (dir / "t.txt").string(),
+                    file = (dir / "g.gguf").string(), with = (dir / "with.gguf").string(),
+                    without = (dir / "without.gguf").string();
+  std::string story;
+  for (int i = 0; i < 60; ++i)
+    story += "Once upon a time there was a fox who lived in house " + std::to_string(i) + ". ";
+  testing::write_file(text, story);
+  const auto r =
+      narrow_cli({"gradients", model, "--text", text, "--tokens", "256", "--ctx", "64", "-o", file});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_NE(r.out.find("g.gguf"), std::string::npos) << r.out;
+  const std::vector<std::string> quantize = {"quantize",    model,     "--type", "q4_0",           "--method",
+                                             "gptq",        "--calib", text,     "--calib-tokens", "256",
+                                             "--calib-ctx", "64",      "-o"};
+  const auto run = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> all = quantize;
+    all.push_back(out);
+    all.insert(all.end(), more.begin(), more.end());
+    return narrow_cli(all);
+  };
+  ASSERT_EQ(run(without, {}).exit_code, 0);
+  const auto q = run(with, {"--gradients", file});
+  ASSERT_EQ(q.exit_code, 0) << q.err;
+  EXPECT_LE(fs::file_size(with), fs::file_size(without) + 256);  // the recipe names the gradients
+  EXPECT_NE(testing::read_file(with), testing::read_file(without));
+
+  expect_failure(narrow_cli({"gradients", model, "--text", (dir / "none.txt").string(), "-o", file}), 3,
+                 {"none.txt"});
+  expect_failure(narrow_cli({"gradients", model, "-o", file}), 2, {"--text"});
+  expect_failure(run(with, {"--gradients", text}), 2, {"t.txt", "narrow gradients"});
+  expect_failure(narrow_cli({"quantize", model, "--type", "q4_0", "--gradients", file, "-o", with}), 2,
+                 {"--gradients", "rtn", "gptq"});
+  expect_failure(narrow_cli({"quantize", model, "--type", "w8a8", "--gradients", file, "-o", with}), 3,
+                 {"--gradients", "w8a8"});
 }
 
 }  // namespace

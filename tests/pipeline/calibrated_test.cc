@@ -63,7 +63,8 @@ struct TinyRun {
                   QuantizeJob::open({out, 0, "recipe", "digest", resume}, metadata, plan.outputs, progress));
     const auto fill = [&]() -> Status {
       if (plan.method.needs_windows()) {
-        NARROW_TRY(produce_calibrated({source, &plan, &plan.method, &windows, &options}, *job, progress));
+        NARROW_TRY(
+            produce_calibrated({source, &plan, &plan.method, &windows, &options, gradients}, *job, progress));
       }
       return produce_by_rows(*source, plan, true, nullptr, *job, progress);
     };
@@ -77,6 +78,7 @@ struct TinyRun {
   QuantizeOptions options;
   io::gguf::Metadata metadata;
   Plan plan;
+  const calib::GradientFile* gradients = nullptr;
 };
 
 Result<double> kl(const TinyRun& s, const fs::path& file) {
@@ -131,6 +133,35 @@ TEST(Calibrated, NoMatrixLosesMoreOfItsOutputThanByRounding) {
       EXPECT_GE(compared, 4);
     }
   }
+}
+
+// Only the matrices that the gradients are of change, by what they say.
+TEST(Calibrated, GradientsChangeTheMatricesTheyAreOf) {
+  NARROW_REQUIRE_SHARED();
+  TempDir dir;
+  ASSERT_OK_AND_ASSIGN(const TinyRun s, TinyRun::open("llama", "gptq"));
+  ASSERT_OK(s.run(dir / "without.gguf", null_progress()));
+  const auto n = static_cast<std::size_t>(s.source->config().n_embd);
+  calib::OutputGradients g;
+  const std::string last = fmt::format("blk.{}.ffn_down.weight", s.source->config().n_layer - 1);
+  std::vector<float>& metric = g.matrices[last];
+  for (std::size_t i = 0; i < n * n; ++i) metric.push_back(i % (n + 1) == 0 ? 1.0f : 0.9f);
+  ASSERT_OK(calib::write_output_gradients(g, dir / "g.gguf"));
+  ASSERT_OK_AND_ASSIGN(const calib::GradientFile file, calib::GradientFile::open(dir / "g.gguf", *s.source));
+  TinyRun with = s;
+  with.gradients = &file;
+  ASSERT_OK(with.run(dir / "with.gguf", null_progress()));
+  ASSERT_OK_AND_ASSIGN(const auto a, model::ModelSource::open(dir / "without.gguf"));
+  ASSERT_OK_AND_ASSIGN(const auto b, model::ModelSource::open(dir / "with.gguf"));
+  std::vector<std::string> changed;
+  for (std::size_t i = 0; i < a->tensors().size(); ++i) {
+    const TensorInfo& t = a->tensors()[i];
+    std::vector<std::byte> x(t.bytes()), y(t.bytes());
+    ASSERT_OK(a->read_raw(i, 0, t.shape.rows(), x.data()));
+    ASSERT_OK(b->read_raw(i, 0, t.shape.rows(), y.data()));
+    if (x != y && t.name.starts_with("blk.")) changed.push_back(t.name);
+  }
+  EXPECT_EQ(changed, std::vector<std::string>{last});
 }
 
 TEST(Calibrated, SameBytesForAnyNumberOfThreads) {

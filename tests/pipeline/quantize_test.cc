@@ -299,6 +299,8 @@ TEST(Quantize, RecipesTellOptionsApart) {
       [](QuantizeOptions& o) { o.calibration.n_ctx = 256; },
       [](QuantizeOptions& o) { o.calibration.max_tokens = 5; },
       [](QuantizeOptions& o) { o.damping = 0.1; },
+      [&](QuantizeOptions& o) { o.gradients = dir / "a.txt"; },
+      [&](QuantizeOptions& o) { o.gradients = dir / "b.txt"; },
       [](QuantizeOptions& o) { o.sequential = false; },
       [](QuantizeOptions& o) { o.seed = 1; },
       [](QuantizeOptions& o) { o.target_bytes = 5; },

@@ -17,6 +17,7 @@ void add_commands(CLI::App& app, Context& context) {
   add_qat(app, context);
   add_finetune(app, context);
   add_pretrain(app, context);
+  add_gradients(app, context);
 }
 
 }  // namespace
