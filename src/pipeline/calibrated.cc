@@ -266,13 +266,15 @@ class Loop {
                           const quant::LayerStats& stats, const quant::QuantizeSpec& spec,
                           const std::byte* stored, quant::WeightError& error) const {
     NARROW_ASSIGN(error.output_error,
-                  quant::output_error(w.data(), stored, spec.format, n, k, stats.hessian));
+                  quant::output_error(w.data(), stored, spec.format, n, k, stats.hessian, stats.output));
     AlignedBuffer<std::byte> nearest(static_cast<std::size_t>(n) * row_bytes(spec.format, k));
-    NARROW_TRY(quant::find_method("rtn")->quantize(w.data(), n, k, stats, spec, nearest.data(), nullptr));
-    NARROW_ASSIGN(error.rounded_output_error,
-                  quant::output_error(w.data(), nearest.data(), spec.format, n, k, stats.hessian));
+    quant::LayerStats alone = stats;
+    alone.output = {};
+    NARROW_TRY(quant::find_method("rtn")->quantize(w.data(), n, k, alone, spec, nearest.data(), nullptr));
+    NARROW_ASSIGN(error.rounded_output_error, quant::output_error(w.data(), nearest.data(), spec.format, n, k,
+                                                                  stats.hessian, stats.output));
     NARROW_ASSIGN(error.output_energy,
-                  quant::output_error(w.data(), nullptr, spec.format, n, k, stats.hessian));
+                  quant::output_error(w.data(), nullptr, spec.format, n, k, stats.hessian, stats.output));
     return {};
   }
 

@@ -448,28 +448,66 @@ Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, s
 }  // namespace
 
 Result<double> output_error(const float* exact, const std::byte* stored, Format format, std::int64_t n,
-                            std::int64_t k, std::span<const float> hessian) {
+                            std::int64_t k, std::span<const float> hessian,
+                            std::span<const float> output_metric) {
   const std::size_t stride = row_bytes(format, k);
+  AlignedBuffer<float> lost, joined;  // D and G D, [n, k], where there is a G
+  const bool metric = !output_metric.empty();
+  if (metric) {
+    lost.resize(static_cast<std::size_t>(n * k));
+    joined.resize(lost.size());
+  }
+  const auto differences_of = [&](std::int64_t begin, std::int64_t rows, float* d) {
+    if (stored == nullptr) {
+      std::copy_n(exact + begin * k, rows * k, d);
+    } else {
+      differences(exact + begin * k, stored + static_cast<std::size_t>(begin) * stride, format, rows, k, d);
+    }
+  };
   const auto items = static_cast<std::size_t>((n + kRows - 1) / kRows);
   std::vector<double> partial(items, 0.0);
   std::vector<Status> status(items);
   const auto threads = static_cast<std::size_t>(thread_count());
   std::vector<AlignedBuffer<float>> d(threads), product(threads);
-  std::vector<std::vector<double>> errors(threads);
-  parallel_for(static_cast<std::int64_t>(items), [&](std::int64_t item, int thread) {
-    const auto t = static_cast<std::size_t>(thread), at = static_cast<std::size_t>(item);
-    const std::int64_t begin = item * kRows, rows = std::min(kRows, n - begin);
+  // f(item, first row, rows, thread)
+  const auto each = [&](const auto& f) -> Status {
+    parallel_for(static_cast<std::int64_t>(items), [&](std::int64_t item, int thread) {
+      const std::int64_t begin = item * kRows;
+      status[static_cast<std::size_t>(item)] =
+          f(static_cast<std::size_t>(item), begin, std::min(kRows, n - begin),
+            static_cast<std::size_t>(thread));
+    });
+    for (const Status& s : status) NARROW_TRY(s);
+    return {};
+  };
+  if (metric) {
+    NARROW_TRY(each([&](std::size_t, std::int64_t begin, std::int64_t rows, std::size_t) -> Status {
+      differences_of(begin, rows, lost.data() + begin * k);
+      return {};
+    }));
+    NARROW_TRY(each([&](std::size_t, std::int64_t begin, std::int64_t rows, std::size_t) {
+      return ops::gemm_f32_single(false, rows, k, n, 1.0f, output_metric.data() + begin * n, n, lost.data(),
+                                  k, joined.data() + begin * k, k);
+    }));
+  }
+  const auto add_up = [&](std::size_t item, std::int64_t begin, std::int64_t rows, std::size_t t) -> Status {
     d[t].reserve_at_least(static_cast<std::size_t>(kRows * k));
-    if (stored == nullptr) {
-      std::copy_n(exact + begin * k, rows * k, d[t].data());
+    product[t].reserve_at_least(static_cast<std::size_t>(kRows * k));
+    if (metric) {
+      std::copy_n(lost.data() + begin * k, rows * k, d[t].data());
     } else {
-      differences(exact + begin * k, stored + static_cast<std::size_t>(begin) * stride, format, rows, k,
-                  d[t].data());
+      differences_of(begin, rows, d[t].data());
     }
-    status[at] = row_errors(rows, k, d[t].data(), hessian, product[t], errors[t]);
-    if (status[at].ok()) partial[at] = std::accumulate(errors[t].begin(), errors[t].end(), 0.0);
-  });
-  for (const Status& s : status) NARROW_TRY(s);
+    NARROW_TRY(ops::gemm_f32_single(false, rows, k, k, 1.0f, d[t].data(), k, hessian.data(), k,
+                                    product[t].data(), k));
+    const float* with = metric ? joined.data() + begin * k : d[t].data();
+    for (std::int64_t j = 0; j < rows * k; ++j) {
+      partial[item] +=
+          static_cast<double>(with[j]) * static_cast<double>(product[t][static_cast<std::size_t>(j)]);
+    }
+    return {};
+  };
+  NARROW_TRY(each(add_up));
   return std::accumulate(partial.begin(), partial.end(), 0.0);
 }
 

@@ -23,9 +23,11 @@ Status quantize_gptq(const float* w, std::int64_t n, std::int64_t k, const Layer
                      const QuantizeSpec& spec, std::byte* out, WeightError* error);
 
 // tr(D H D^T) for D [n, k] = exact - stored rows: the squared output error summed over n features, per token.
-// hessian [k, k]. stored null: of nothing, which is the energy of the output. On all threads; the same for
-// any number of them.
+// hessian [k, k]. With a metric G of the outputs [n, n] (LayerStats::output; empty: none), tr(G D H D^T).
+// stored null: of nothing, which is the energy of the output. On all threads; the same for any number of
+// them.
 Result<double> output_error(const float* exact, const std::byte* stored, Format format, std::int64_t n,
-                            std::int64_t k, std::span<const float> hessian);
+                            std::int64_t k, std::span<const float> hessian,
+                            std::span<const float> output_metric = {});
 
 }  // namespace narrow::quant

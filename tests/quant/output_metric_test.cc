@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "base/thread_team.h"
-#include "quant/code_row.h"
+#include "quant/gptq.h"
 #include "quant/layer.h"
 
 namespace narrow::quant {
@@ -126,6 +126,16 @@ TEST(OutputMetric, SurvivesAnyMetric) {
     const std::vector<std::byte> out = run(*find_method("gptq"), layer, g, Format::kQ4_0);
     for (const double e : layer.errors(Format::kQ4_0, out)) EXPECT_TRUE(std::isfinite(e)) << name;
   }
+}
+
+TEST(OutputMetric, OutputErrorIsTheLoss) {
+  const Layer layer;
+  const std::vector<float> g = metric();
+  const std::vector<std::byte> stored = run(*find_method("rtn"), layer, {}, Format::kQ4_0);
+  const double want = loss(layer, g, Format::kQ4_0, stored);
+  ASSERT_OK_AND_ASSIGN(const double got, output_error(layer.w.data(), stored.data(), Format::kQ4_0, kRows,
+                                                      kColumns, layer.hessian, g));
+  EXPECT_NEAR(got, want, 1e-4 * want);
 }
 
 TEST(OutputMetric, BadInputIsNamed) {
