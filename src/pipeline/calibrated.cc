@@ -23,7 +23,7 @@ namespace {
 using calib::Stream;
 using runtime::Tap;
 
-// Every eighth window judges.
+// Every eighth window judges, where the method does.
 constexpr std::int64_t kHeldOutEvery = 8;
 // A layer is quantized towards the outputs of the original model (in the manner of GPTAQ, Li et al. 2025,
 // https://arxiv.org/abs/2504.02692): W + kMatching * W (C - H) (H + kMatchDamping diag H)^-1. Without damping
@@ -109,7 +109,8 @@ class Loop {
               const Taps& taps) {
     MomentOptions options;
     options.cross = matching();
-    options.held_out_every = run_.windows->lengths.size() >= 2 * kHeldOutEvery ? kHeldOutEvery : 0;
+    const bool judge = run_.method->encoder->judges && run_.windows->lengths.size() >= 2 * kHeldOutEvery;
+    options.held_out_every = judge ? kHeldOutEvery : 0;
     options.taps = taps;
     NARROW_ASSIGN(moments_, collect_moments(run_.source, overlay_, l, *run_.windows, original_, quantized_,
                                             options, progress_));

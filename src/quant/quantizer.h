@@ -63,6 +63,8 @@ struct Method {
   // Worth the time of calibrating the parts of a layer one after the other, each on what those before it have
   // become.
   bool stepwise = false;
+  // Chooses by LayerStats::held_out; for the others all tokens are better used to quantize by.
+  bool judges = false;
 };
 
 std::span<const Method> all_methods();

@@ -11,7 +11,7 @@ namespace {
 
 constexpr Method kMethods[] = {
     {"auto", "gptq with the damping, or rtn, that loses least on tokens not used", Needs::kHessian,
-     quantize_auto, true, true},
+     quantize_auto, true, true, true},
     {"autoround", "signed gradient descent on rounding and block scales, by layer output error",
      Needs::kHessian, quantize_autoround},
     {"gptq", "error feedback column by column, then descent over codes and scales", Needs::kHessian,
