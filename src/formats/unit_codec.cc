@@ -16,7 +16,7 @@ const UnitCodec* unit_codec(Format f) {
     UnitCodec codec;
   };
   static constexpr Row kRows[] = {
-      {Format::kIQ1_S, {8, decide_iq1_s}},     {Format::kIQ1_M, {8, decide_iq1_m}},
+      {Format::kIQ1_S, {8, decide_iq1_s}},     {Format::kIQ1_M, {8, decide_iq1_m, -1}},
       {Format::kIQ2_XXS, {8, decide_iq2_xxs}}, {Format::kIQ2_XS, {8, decide_iq2_xs}},
       {Format::kIQ2_S, {8, decide_iq2_s}},     {Format::kIQ3_XXS, {8, decide_iq3_xxs}},
       {Format::kIQ3_S, {4, decide_iq3_s}},

@@ -356,9 +356,7 @@ Status check_options(const QuantizeOptions& o) {
   if (!o.only.empty()) return refuse("--only");
   if (!o.gradients.empty()) return refuse("--gradients");
   NARROW_ASSIGN(const MethodSpec method, parse_method(o.method));
-  const auto& transforms = method.transforms;
-  if (method.norms || method.encoder->name != "rtn" ||
-      std::find(transforms.begin(), transforms.end(), "awq") != transforms.end()) {
+  if (method.norms || method.encoder->name != "rtn" || method.has_transform("awq")) {
     return make_error(ErrorCode::kUnsupported,
                       "--method {} cannot be used with --type {}; rtn, rotate and smoothquant can", o.method,
                       o.type);

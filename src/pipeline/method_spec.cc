@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "pipeline/transform.h"
 
 namespace narrow::pipeline {
@@ -11,6 +13,10 @@ bool MethodSpec::needs_statistics() const {
     if (pipeline::needs_statistics(t)) return true;
   }
   return false;
+}
+
+bool MethodSpec::has_transform(std::string_view name) const {
+  return std::find(transforms.begin(), transforms.end(), name) != transforms.end();
 }
 
 Result<MethodSpec> parse_method(std::string_view text) {

@@ -18,6 +18,7 @@ struct MethodSpec {
   // Whether token windows are needed; statistics alone are not enough then.
   bool needs_windows() const { return norms || encoder->needs == quant::Needs::kHessian; }
   bool needs_statistics() const;
+  bool has_transform(std::string_view name) const;
 };
 
 // kInvalidArgument names the unknown part and the known ones, or says what cannot be joined.

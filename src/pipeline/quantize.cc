@@ -59,8 +59,7 @@ Status check_calibration(const QuantizeOptions& o, const MethodSpec& method) {
                       o.method);
   }
   if (!o.gradients.empty()) {
-    const bool rotates =
-        std::find(method.transforms.begin(), method.transforms.end(), "rotate") != method.transforms.end();
+    const bool rotates = method.has_transform("rotate");
     if (!method.needs_windows() || rotates) {
       return make_error(ErrorCode::kInvalidArgument, "--gradients: {}; take gptq, autoround or auto",
                         rotates

@@ -10,9 +10,6 @@
 namespace narrow::quant {
 namespace {
 
-// Where the f16 factor of a codebook block lies; iq1_m spreads its bits and has none that can be set alone.
-int codebook_factor(Format f) { return f == Format::kIQ1_M ? -1 : 0; }
-
 f16 load_half(const std::byte* at) {
   f16 v;
   std::memcpy(&v, at, sizeof(v));
@@ -37,7 +34,7 @@ CodeRow::CodeRow(Format format, std::int64_t k)
       k_(k),
       bytes_(row_bytes(format, k)) {
   if (grid_ == nullptr) {
-    d_offset_ = codebook_factor(format);
+    d_offset_ = units_->d_offset;
     return;
   }
   group_ = grid_->group;

@@ -12,6 +12,7 @@
 #include "ops/cholesky.h"
 #include "ops/gemm.h"
 #include "quant/code_row.h"
+#include "quant/ordered_factor.h"
 #include "quant/rows.h"
 
 namespace narrow::quant {
@@ -20,12 +21,8 @@ namespace {
 constexpr std::int64_t kRows = 32;      // of a work item
 constexpr std::int64_t kColumns = 128;  // whose errors reach the columns after them in one product
 constexpr int kSweeps = 3;              // of refinement
-constexpr int kAttempts = 8;            // at damping
 constexpr int kMaxUnit = 8;
 constexpr std::int64_t kOneScale = 32;  // weights of the blocks that have but one scale
-// Of the mean diagonal entry: what a channel that never fired counts, so that its weights stay near their
-// values.
-constexpr float kFloor = 1e-4f;
 
 // What all rows of a matrix share.
 struct Problem {
@@ -68,23 +65,6 @@ void invert_small(const float* in, int n, float* out) {
     }
   }
   for (int i = 0; i < n * n; ++i) out[i] = static_cast<float>(b[i]);
-}
-
-// Units by falling activation: what matters most is decided while the most can still make up for it.
-std::vector<std::int64_t> activation_order(std::span<const float> h, std::int64_t k, int unit) {
-  std::vector<double> size(static_cast<std::size_t>(k / unit), 0.0);
-  for (std::int64_t j = 0; j < k; ++j) {
-    size[static_cast<std::size_t>(j / unit)] += static_cast<double>(h[static_cast<std::size_t>(j * k + j)]);
-  }
-  std::vector<std::int64_t> units(size.size()), order;
-  std::iota(units.begin(), units.end(), 0);
-  std::stable_sort(units.begin(), units.end(), [&](std::int64_t a, std::int64_t b) {
-    return size[static_cast<std::size_t>(a)] > size[static_cast<std::size_t>(b)];
-  });
-  for (const std::int64_t u : units) {
-    for (int i = 0; i < unit; ++i) order.push_back(u * unit + i);
-  }
-  return order;
 }
 
 void prepare_units(Problem& p) {
@@ -148,31 +128,15 @@ Result<Problem> make_problem(std::int64_t k, Format format, std::span<const floa
   const int unit = CodeRow(format, format_info(format).block_size).unit();
   p.unit = unit;
   p.exact = hessian;
+  NARROW_ASSIGN(OrderedFactor factor, ordered_factor(hessian, k, unit, damping));
+  p.order = std::move(factor.order);
+  p.u = std::move(factor.u);
   p.h.resize(static_cast<std::size_t>(k * k));
-  p.u.resize(p.h.size());
-  p.order = activation_order(hessian, k, unit);
-  double mean = 0;
+  std::copy(hessian.begin(), hessian.end(), p.h.data());
   for (std::int64_t j = 0; j < k; ++j) {
-    mean += static_cast<double>(hessian[static_cast<std::size_t>(j * k + j)]) / static_cast<double>(k);
+    float& d = p.h[static_cast<std::size_t>(j * k + j)];
+    d += factor.damping * d + factor.floor;
   }
-  if (!(mean > 0)) mean = 1;
-  Status status;
-  for (int attempt = 0; attempt < kAttempts; ++attempt, damping *= 10) {
-    std::copy(hessian.begin(), hessian.end(), p.h.data());
-    for (std::int64_t j = 0; j < k; ++j) {
-      float& d = p.h[static_cast<std::size_t>(j * k + j)];
-      d += damping * d + kFloor * static_cast<float>(mean);
-    }
-    for (std::int64_t i = 0; i < k; ++i) {
-      const float* row = p.h.data() + p.order[static_cast<std::size_t>(i)] * k;
-      for (std::int64_t j = 0; j < k; ++j) {
-        p.u[static_cast<std::size_t>(i * k + j)] = row[p.order[static_cast<std::size_t>(j)]];
-      }
-    }
-    status = ops::inverse_factor(k, p.u.data(), p.u.data());
-    if (status.ok()) break;
-  }
-  if (!status.ok()) return status.error();
   const std::vector<float> importance = inverse_diagonal(p.u.data(), k);
   p.importance.resize(importance.size());
   for (std::size_t j = 0; j < importance.size(); ++j) {

@@ -4,13 +4,13 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
-#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/thread_team.h"
-#include "ops/cholesky.h"
 #include "ops/gemm.h"
+#include "quant/ordered_factor.h"
 
 namespace narrow::quant {
 
@@ -97,7 +97,6 @@ Status encode_plainly(const float* w, std::int64_t n, std::int64_t k, Format for
 // Rows that are encoded without knowing of each other's errors.
 constexpr std::int64_t kFeedbackRows = 32;
 constexpr std::int64_t kFeedbackItem = 8;
-constexpr int kAttempts = 8;  // at damping
 // Of each diagonal entry of the outputs' metric, added to it. Little damping lowers the loss by this metric
 // most, by a third, and raises the plain output error as much: the metric is a mean over tokens and holds for
 // small errors only. KL of SmolLM2 in q4_0, 2,048 tokens: 0.1380 without, 0.1444 with 0.1, 0.1315 with 1.
@@ -106,11 +105,11 @@ constexpr float kOutputDamping = 1.0f;
 // GPTQ's feedback across rows: with G^-1 = u^T u, an error e of a row moves those behind by -e u_ij / u_ii.
 struct RowFeedback {
   std::int64_t n, k;
-  AlignedBuffer<float> u;           // [n, n], rows and columns in `order`
-  std::vector<std::int64_t> order;  // rows as they are encoded
+  OrderedFactor factor;  // of G
 
   // e [count, k]: what rows `begin` and on lost against their open values; becomes what pass() takes.
   void solve(std::int64_t begin, std::int64_t count, float* e) const {
+    const AlignedBuffer<float>& u = factor.u;
     constexpr std::int64_t kColumns = 256;
     parallel_for((k + kColumns - 1) / kColumns, [&](std::int64_t item, int) {
       const std::int64_t from = item * kColumns, to = std::min(k, from + kColumns);
@@ -133,19 +132,19 @@ struct RowFeedback {
     std::vector<Status> status(static_cast<std::size_t>(items));
     std::vector<AlignedBuffer<float>> a(static_cast<std::size_t>(thread_count())), product(a.size());
     parallel_for(items, [&](std::int64_t item, int thread) {
-      AlignedBuffer<float>&factor = a[static_cast<std::size_t>(thread)],
+      AlignedBuffer<float>&part = a[static_cast<std::size_t>(thread)],
       &change = product[static_cast<std::size_t>(thread)];
       const std::int64_t first = end + item * kStretch, rows = std::min(kStretch, n - first);
-      factor.reserve_at_least(static_cast<std::size_t>(kStretch * count));
+      part.reserve_at_least(static_cast<std::size_t>(kStretch * count));
       change.reserve_at_least(static_cast<std::size_t>(kStretch * k));
       for (std::int64_t r = 0; r < rows; ++r) {
         for (std::int64_t s = 0; s < count; ++s) {
-          factor[static_cast<std::size_t>(r * count + s)] =
-              u[static_cast<std::size_t>((begin + s) * n + first + r)];
+          part[static_cast<std::size_t>(r * count + s)] =
+              factor.u[static_cast<std::size_t>((begin + s) * n + first + r)];
         }
       }
       status[static_cast<std::size_t>(item)] =
-          ops::gemm_f32_single(false, rows, k, count, 1.0f, factor.data(), count, e, k, change.data(), k);
+          ops::gemm_f32_single(false, rows, k, count, 1.0f, part.data(), count, e, k, change.data(), k);
       float* to = open + first * k;
       for (std::int64_t j = 0; j < rows * k; ++j) to[j] -= change[static_cast<std::size_t>(j)];
     });
@@ -154,50 +153,27 @@ struct RowFeedback {
   }
 };
 
-Result<RowFeedback> make_feedback(std::int64_t n, std::int64_t k, std::span<const float> metric) {
-  RowFeedback f{n, k, AlignedBuffer<float>(static_cast<std::size_t>(n * n)), {}};
-  const auto diagonal = [&](std::int64_t i) { return metric[static_cast<std::size_t>(i * n + i)]; };
-  f.order.resize(static_cast<std::size_t>(n));
-  std::iota(f.order.begin(), f.order.end(), 0);
-  std::stable_sort(f.order.begin(), f.order.end(),
-                   [&](std::int64_t a, std::int64_t b) { return diagonal(a) > diagonal(b); });
-  double mean = 0;
-  for (std::int64_t i = 0; i < n; ++i) mean += static_cast<double>(diagonal(i)) / static_cast<double>(n);
-  if (!(mean > 0)) mean = 1;
-  float damping = kOutputDamping;
-  Status status;
-  for (int attempt = 0; attempt < kAttempts; ++attempt, damping *= 10) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      const float* row = metric.data() + f.order[static_cast<std::size_t>(i)] * n;
-      float* to = f.u.data() + i * n;
-      for (std::int64_t j = 0; j < n; ++j) to[j] = row[f.order[static_cast<std::size_t>(j)]];
-      to[i] += damping * to[i] + 1e-4f * static_cast<float>(mean);
-    }
-    status = ops::inverse_factor(n, f.u.data(), f.u.data());
-    if (status.ok()) return f;
-  }
-  return status.error();
-}
-
 // Rows by falling weight of their outputs, each knowing the errors of those before.
 Status encode_with_feedback(const float* w, std::int64_t n, std::int64_t k, Format format,
                             std::span<const float> metric, std::int64_t rows_per_item,
                             const EncodeStretch& encode, std::byte* out, WeightError* error) {
   if (error != nullptr) *error = {};
   if (const std::int64_t bad = find_non_finite(w, n * k); bad >= 0) return bad_weight(w, k, bad);
-  NARROW_ASSIGN(const RowFeedback feedback, make_feedback(n, k, metric));
+  NARROW_ASSIGN(OrderedFactor factor, ordered_factor(metric, n, 1, kOutputDamping));
+  const RowFeedback feedback{n, k, std::move(factor)};
+  const std::vector<std::int64_t>& order = feedback.factor.order;
   const std::size_t stride = row_bytes(format, k);
   AlignedBuffer<float> open(static_cast<std::size_t>(n * k)), e(static_cast<std::size_t>(kFeedbackRows * k));
   std::vector<std::byte> stored(static_cast<std::size_t>(kFeedbackRows) * stride);
   for (std::int64_t i = 0; i < n; ++i) {
-    std::copy_n(w + feedback.order[static_cast<std::size_t>(i)] * k, k, open.data() + i * k);
+    std::copy_n(w + order[static_cast<std::size_t>(i)] * k, k, open.data() + i * k);
   }
   for (std::int64_t begin = 0; begin < n; begin += kFeedbackRows) {
     const std::int64_t rows = std::min(kFeedbackRows, n - begin);
     const float* own = open.data() + begin * k;
     NARROW_TRY(encode_plainly(own, rows, k, format, rows_per_item, encode, stored.data(), nullptr));
     for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t at = feedback.order[static_cast<std::size_t>(begin + r)];
+      const std::int64_t at = order[static_cast<std::size_t>(begin + r)];
       const std::byte* from = stored.data() + static_cast<std::size_t>(r) * stride;
       std::memcpy(out + static_cast<std::size_t>(at) * stride, from, stride);
       float* y = e.data() + r * k;

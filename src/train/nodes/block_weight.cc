@@ -105,14 +105,7 @@ at::Tensor BlockWeight::apply(const at::Tensor& w) {
   if (reencodes()) {
     const at::Tensor plain = x.detach();
     const std::vector<std::byte> bytes = encode_anew(plain.data_ptr<float>());
-    at::Tensor value = at::empty_like(plain);
-    auto* out = value.data_ptr<float>();
-    const std::size_t row = row_bytes(format_, k_);
-    over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
-      format_info(format_).decode(bytes.data() + static_cast<std::size_t>(begin) * row, out + begin * k_,
-                                  (end - begin) * k_);
-    });
-    return straight_through(x, value);
+    return straight_through(x, decoded_rows(format_, bytes.data(), n_, k_));
   }
   const Grid now = grid();
   ToGrid to{codec_, codec_->group, now.scale, now.min, {}, {}, options_.pass_clipped};
@@ -167,14 +160,7 @@ Result<std::vector<std::byte>> BlockWeight::encode(const at::Tensor& w) {
 }
 
 at::Tensor BlockWeight::start_values() const {
-  at::Tensor out = at::empty({n_, k_}, at::kFloat);
-  const auto* start = static_cast<const std::byte*>(start_.data_ptr());
-  auto* y = out.data_ptr<float>();
-  const auto row = static_cast<std::int64_t>(row_bytes(format_, k_));
-  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
-    format_info(format_).decode(start + begin * row, y + begin * k_, (end - begin) * k_);
-  });
-  return out;
+  return decoded_rows(format_, static_cast<const std::byte*>(start_.data_ptr()), n_, k_);
 }
 
 at::Tensor BlockWeight::start_latent(const at::Tensor& reference) const {

@@ -7,15 +7,9 @@
 #include "train/nodes/round_to_grid.h"
 
 namespace narrow::train {
-namespace {
-
-// The f16 factor is the first of a super-block's bytes in all of these formats.
-constexpr std::size_t kFactorBytes = 2;
-
-}  // namespace
-
 bool CodebookWeight::supports(Format format) {
-  return formats::unit_codec(format) != nullptr && format != Format::kIQ1_M;
+  const formats::UnitCodec* codec = formats::unit_codec(format);
+  return codec != nullptr && codec->d_offset >= 0;
 }
 
 Result<std::shared_ptr<CodebookWeight>> CodebookWeight::create(Format format, std::vector<std::byte> start,
@@ -37,9 +31,10 @@ Result<std::shared_ptr<CodebookWeight>> CodebookWeight::create(Format format, st
   const std::int64_t blocks = k / info.block_size;
   node->factor_ = at::empty({n, blocks}, at::kFloat);
   auto* factor = node->factor_.data_ptr<float>();
+  const int offset = formats::unit_codec(format)->d_offset;
   for (std::int64_t b = 0; b < n * blocks; ++b) {
     f16 d;
-    std::memcpy(&d, start.data() + b * info.block_bytes, kFactorBytes);
+    std::memcpy(&d, start.data() + b * info.block_bytes + offset, sizeof(d));
     factor[b] = to_f32(d);
   }
   if (!node->factor_.isfinite().all().item<bool>()) {
@@ -57,23 +52,15 @@ std::vector<std::byte> CodebookWeight::bytes() const {
   const auto* start = static_cast<const std::byte*>(start_.data_ptr());
   std::vector<std::byte> out(start, start + start_.numel());
   const auto* factor = factor_.data_ptr<float>();
+  const int offset = formats::unit_codec(format_)->d_offset;
   for (std::int64_t b = 0; b < factor_.numel(); ++b) {
     const f16 d = to_f16(factor[b]);
-    std::memcpy(out.data() + b * format_info(format_).block_bytes, &d, kFactorBytes);
+    std::memcpy(out.data() + b * format_info(format_).block_bytes + offset, &d, sizeof(d));
   }
   return out;
 }
 
-at::Tensor CodebookWeight::values() const {
-  const std::vector<std::byte> stored = bytes();
-  at::Tensor out = at::empty({n_, k_}, at::kFloat);
-  auto* y = out.data_ptr<float>();
-  const auto row = static_cast<std::int64_t>(row_bytes(format_, k_));
-  over_rows(n_, k_, [&](std::int64_t begin, std::int64_t end) {
-    format_info(format_).decode(stored.data() + begin * row, y + begin * k_, (end - begin) * k_);
-  });
-  return out;
-}
+at::Tensor CodebookWeight::values() const { return decoded_rows(format_, bytes().data(), n_, k_); }
 
 at::Tensor CodebookWeight::apply(const at::Tensor& w) {
   if (phase() == Phase::kOff || phase() == Phase::kObserve) return w;

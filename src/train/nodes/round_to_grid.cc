@@ -97,6 +97,16 @@ at::Tensor straight_through(const at::Tensor& x, const at::Tensor& value) {
   return StraightThrough::apply(x, Hidden{value});
 }
 
+at::Tensor decoded_rows(Format format, const std::byte* rows, std::int64_t n, std::int64_t k) {
+  at::Tensor out = at::empty({n, k}, at::kFloat);
+  auto* y = out.data_ptr<float>();
+  const auto row = static_cast<std::int64_t>(row_bytes(format, k));
+  over_rows(n, k, [&](std::int64_t begin, std::int64_t end) {
+    format_info(format).decode(rows + begin * row, y + begin * k, (end - begin) * k);
+  });
+  return out;
+}
+
 double lsq_factor(double n, double greatest_level) { return 1 / std::sqrt(n * greatest_level); }
 
 void lean_towards(const GridView& grid, const float* reference, float* values) {

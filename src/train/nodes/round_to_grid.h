@@ -25,6 +25,9 @@ at::Tensor round_to_grid(const at::Tensor& w, const ToGrid& grid);
 // `value` (nothing else uses it) forward, gradients as if it were x.
 at::Tensor straight_through(const at::Tensor& x, const at::Tensor& value);
 
+// n stored rows of k weights as they decode, [n, k] fp32.
+at::Tensor decoded_rows(Format format, const std::byte* rows, std::int64_t n, std::int64_t k);
+
 // LSQ's factor on the gradient of a scale that n elements share (Esser et al. 2020, section 2.2).
 double lsq_factor(double n, double greatest_level);
 
