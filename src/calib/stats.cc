@@ -111,12 +111,17 @@ Status InputStats::add(ops::ConstMatrix x, bool with_gram) {
     gram.resize(static_cast<std::size_t>(k * k));
     std::fill_n(gram.data(), gram.size(), 0.0f);
   }
-  if (static_cast<std::int64_t>(good.size()) == x.rows) return ops::add_gram(x, gram.data());
-  AlignedBuffer<float> kept(good.size() * static_cast<std::size_t>(k));
-  for (std::size_t i = 0; i < good.size(); ++i) {
-    std::copy(x.row(good[i]), x.row(good[i]) + k, kept.data() + static_cast<std::int64_t>(i) * k);
+  AlignedBuffer<float> kept;
+  if (static_cast<std::int64_t>(good.size()) != x.rows) {
+    kept.resize(good.size() * static_cast<std::size_t>(k));
+    for (std::size_t i = 0; i < good.size(); ++i) {
+      std::copy(x.row(good[i]), x.row(good[i]) + k, kept.data() + static_cast<std::int64_t>(i) * k);
+    }
+    x = {kept.data(), static_cast<std::int64_t>(good.size()), k};
   }
-  return ops::add_gram({kept.data(), static_cast<std::int64_t>(good.size()), k}, gram.data());
+  NARROW_TRY(ops::add_gram(x, gram.data()));
+  ops::fill_upper(k, gram.data());
+  return {};
 }
 
 Status InputStats::merge(const InputStats& other) {

@@ -29,9 +29,9 @@ struct Graph {
 };
 
 Result<Graph> open_part(const std::shared_ptr<const model::ModelSource>& source, runtime::Part part,
-                        std::int64_t layer, const std::vector<WalkStep>& steps) {
+                        std::int64_t layer, const std::vector<WalkStep>& steps, runtime::Compute compute) {
   runtime::LoadOptions load;
-  load.compute = runtime::Compute::kFloat;
+  load.compute = compute;
   load.part = part;
   load.layer = layer;
   NARROW_ASSIGN(auto model, runtime::LoadedModel::load(source, load));
@@ -56,7 +56,7 @@ Stream Stream::copy() const {
 
 Result<Stream> embed(const std::shared_ptr<const model::ModelSource>& source, const TokenWindows& windows) {
   const std::vector<WalkStep> steps = steps_of(windows);
-  NARROW_ASSIGN(Graph g, open_part(source, runtime::Part::kEnds, 0, steps));
+  NARROW_ASSIGN(Graph g, open_part(source, runtime::Part::kEnds, 0, steps, runtime::Compute::kFloat));
   Stream out(windows.size(), source->config().n_embd);
   for (const WalkStep& p : steps) {
     std::vector<runtime::Run> runs;
@@ -85,30 +85,32 @@ LayerRun& LayerRun::operator=(LayerRun&&) noexcept = default;
 LayerRun::~LayerRun() = default;
 
 Result<LayerRun> LayerRun::create(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
-                                  const TokenWindows& windows) {
+                                  const TokenWindows& windows, runtime::Compute compute) {
   std::vector<WalkStep> steps = steps_of(windows);
-  NARROW_ASSIGN(Graph graph, open_part(source, runtime::Part::kLayer, layer, steps));
+  NARROW_ASSIGN(Graph graph, open_part(source, runtime::Part::kLayer, layer, steps, compute));
   return LayerRun(std::unique_ptr<Impl>(new Impl{windows, std::move(steps), std::move(graph)}));
 }
 
 const std::vector<WalkStep>& LayerRun::steps() const { return impl_->steps; }
 
-Status LayerRun::run(const WalkStep& step, ops::Matrix x, runtime::TapSink* taps) {
+Status LayerRun::run(const WalkStep& step, ops::Matrix x, runtime::TapSink* taps, runtime::Half half) {
   std::vector<Decoder::Rows> runs;
   for (std::size_t i = 0; i < step.count; ++i) {
     NARROW_TRY(impl_->graph.sequences[i].truncate(0));
     runs.push_back({&impl_->graph.sequences[i], impl_->windows.lengths[step.first + i]});
   }
   impl_->graph.decoder->set_taps(taps);
+  impl_->graph.decoder->set_half(half);
   return impl_->graph.decoder->run_rows(runs, x);
 }
 
 Status run_layer(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
                  const TokenWindows& windows, Stream& in, Stream* out, runtime::TapSink* taps,
-                 ProgressSink& progress) {
-  NARROW_ASSIGN(LayerRun layer_run, LayerRun::create(source, layer, windows));
+                 ProgressSink& progress, const WalkOptions& options) {
+  NARROW_ASSIGN(LayerRun layer_run, LayerRun::create(source, layer, windows, options.compute));
   AlignedBuffer<float> scratch;
-  for (const WalkStep& p : layer_run.steps()) {
+  for (std::size_t i = 0; i < layer_run.steps().size(); i += options.every) {
+    const WalkStep& p = layer_run.steps()[i];
     if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
     const ops::Matrix from = in.rows(p.begin, p.tokens);
     ops::Matrix x;
@@ -119,7 +121,7 @@ Status run_layer(const std::shared_ptr<const model::ModelSource>& source, std::i
       x = ops::Matrix(scratch.data(), p.tokens, in.width());
     }
     if (x.data != from.data) std::copy_n(from.data, from.rows * from.cols, x.data);
-    NARROW_TRY(layer_run.run(p, x, taps));
+    NARROW_TRY(layer_run.run(p, x, taps, options.half));
   }
   return {};
 }

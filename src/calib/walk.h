@@ -12,6 +12,7 @@
 #include "model/source.h"
 #include "narrow/progress.h"
 #include "ops/matrix.h"
+#include "runtime/session.h"
 #include "runtime/taps.h"
 
 namespace narrow::calib {
@@ -46,8 +47,8 @@ class Stream {
   std::int64_t rows_ = 0, width_ = 0;
 };
 
-// Products are fp32 of the decoded weights. Windows go through together in runs of at most kMaxWindow tokens.
-// Errors as of LoadedModel::load and the runs.
+// Products are fp32 of the decoded weights unless `compute` says otherwise. Windows go through together in
+// runs of at most kMaxWindow tokens. Errors as of LoadedModel::load and the runs.
 
 // The embedded tokens.
 Result<Stream> embed(const std::shared_ptr<const model::ModelSource>& source, const TokenWindows& windows);
@@ -62,13 +63,15 @@ struct WalkStep {
 class LayerRun {
  public:
   static Result<LayerRun> create(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
-                                 const TokenWindows& windows);
+                                 const TokenWindows& windows,
+                                 runtime::Compute compute = runtime::Compute::kFloat);
   LayerRun(LayerRun&&) noexcept;
   LayerRun& operator=(LayerRun&&) noexcept;
   ~LayerRun();
   const std::vector<WalkStep>& steps() const;
-  // x [step.tokens, n_embd] from before the layer to after it. `taps` may be null.
-  Status run(const WalkStep& step, ops::Matrix x, runtime::TapSink* taps);
+  // x [step.tokens, n_embd] from before the layer, or its half, to after it. `taps` may be null.
+  Status run(const WalkStep& step, ops::Matrix x, runtime::TapSink* taps,
+             runtime::Half half = runtime::Half::kBoth);
 
  private:
   struct Impl;
@@ -76,10 +79,16 @@ class LayerRun {
   std::unique_ptr<Impl> impl_;
 };
 
+struct WalkOptions {
+  runtime::Compute compute = runtime::Compute::kFloat;
+  std::size_t every = 1;  // step that is taken; the others' rows stay as they are
+  runtime::Half half = runtime::Half::kBoth;
+};
+
 // One layer over all windows: from `in` to `out`, which may be the same, or null where only the taps are of
 // interest. `progress` is asked for cancellation between steps.
 Status run_layer(const std::shared_ptr<const model::ModelSource>& source, std::int64_t layer,
                  const TokenWindows& windows, Stream& in, Stream* out, runtime::TapSink* taps,
-                 ProgressSink& progress);
+                 ProgressSink& progress, const WalkOptions& options = {});
 
 }  // namespace narrow::calib

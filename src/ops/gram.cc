@@ -37,19 +37,6 @@ AlignedBuffer<float> transposed(ConstMatrix x) {
   return t;
 }
 
-// The upper triangle of g [k, k] from the lower.
-void mirror(std::int64_t k, float* g) {
-  parallel_for((k + kSquare - 1) / kSquare, [&](std::int64_t item, int) {
-    const std::int64_t begin = item * kSquare, end = std::min(k, begin + kSquare);
-    for (std::int64_t r = begin; r < k; r += kSquare) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        for (std::int64_t j = std::max(r, i + 1); j < std::min(k, r + kSquare); ++j)
-          g[i * k + j] = g[j * k + i];
-      }
-    }
-  });
-}
-
 // The tiles of c[n_a, n_b] += at * bt^T, those above the diagonal left out where `lower`.
 Status add_tiles(const float* at, std::int64_t n_a, const float* bt, std::int64_t n_b, std::int64_t m,
                  bool lower, float* c) {
@@ -89,9 +76,19 @@ Status add_tiles(const float* at, std::int64_t n_a, const float* bt, std::int64_
 Status add_gram(ConstMatrix x, float* g) {
   if (x.rows == 0) return {};
   const AlignedBuffer<float> t = transposed(x);
-  NARROW_TRY(add_tiles(t.data(), x.cols, t.data(), x.cols, x.rows, true, g));
-  mirror(x.cols, g);
-  return {};
+  return add_tiles(t.data(), x.cols, t.data(), x.cols, x.rows, true, g);
+}
+
+void fill_upper(std::int64_t k, float* g) {
+  parallel_for((k + kSquare - 1) / kSquare, [&](std::int64_t item, int) {
+    const std::int64_t begin = item * kSquare, end = std::min(k, begin + kSquare);
+    for (std::int64_t r = begin; r < k; r += kSquare) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        for (std::int64_t j = std::max(r, i + 1); j < std::min(k, r + kSquare); ++j)
+          g[i * k + j] = g[j * k + i];
+      }
+    }
+  });
 }
 
 Status add_cross(ConstMatrix a, ConstMatrix b, float* c) {

@@ -21,12 +21,16 @@ namespace narrow::pipeline {
 namespace {
 
 using calib::Stream;
+using runtime::Half;
 using runtime::Tap;
 
+// Tokens whose inputs are matched with the original's are as many at most: a correction that is held this
+// small (see below) needs no more, and they cost a pass through the original model.
+constexpr std::int64_t kMatchTokens = 4096;
 // Every eighth window judges, where the method does.
 constexpr std::int64_t kHeldOutEvery = 8;
 // A layer is quantized towards the outputs of the original model (in the manner of GPTAQ, Li et al. 2025,
-// https://arxiv.org/abs/2504.02692): W + kMatching * W (C - H) (H + kMatchDamping diag H)^-1. Without damping
+// https://arxiv.org/abs/2504.02692): W + kMatching * W D (H + kMatchDamping diag H)^-1. Without damping
 // and at full strength it follows the noise of the layers before and ends far worse than without; measured on
 // SmolLM2 in q4_0: KL 0.142 without, 0.126 with damping 1 and strength 0.3, 0.122 with these.
 constexpr float kMatching = 0.3f;
@@ -48,8 +52,8 @@ class Loop {
 
   Status all() {
     const std::int64_t n_layer = run_.source->config().n_layer;
-    NARROW_ASSIGN(original_, calib::embed(run_.source, *run_.windows));
-    quantized_ = original_.copy();
+    NARROW_ASSIGN(quantized_, calib::embed(run_.source, *run_.windows));
+    if (matching()) original_ = quantized_.copy();
     drop_source();
     progress_.begin("quantize", static_cast<std::uint64_t>(n_layer + 1), "layers");
     for (std::int64_t l = 0; l < n_layer; ++l) {
@@ -67,6 +71,9 @@ class Loop {
     return format_info(run_.plan->types[i]).kind == FormatKind::kQuantized && model::is_quantizable(info(i));
   }
   bool matching() const { return hessians_ && run_.options->sequential; }
+  std::size_t match_every() const {
+    return static_cast<std::size_t>((run_.windows->size() + kMatchTokens - 1) / kMatchTokens);
+  }
   bool corrects_norms() const { return run_.method->norms && run_.options->sequential; }
 
   Status layer(std::int64_t l) {
@@ -80,43 +87,67 @@ class Loop {
     }
     all_finished = all_finished && (!corrects_norms() || norms_finished(prefix));
     if (all_finished) {
-      NARROW_TRY(advance(run_.source, l, original_));
+      if (matching())
+        NARROW_TRY(advance(run_.source, l, original_, {runtime::Compute::kFloat, match_every()}));
+      if (!run_.options->sequential)
+        NARROW_TRY(advance(run_.source, l, quantized_, {runtime::Compute::kStored}));
       NARROW_TRY(finish_part(prefix, layer_matrices, {}));
     } else if (run_.options->sequential && run_.method->encoder->stepwise) {
-      // In the order in which a layer computes: each part sees what the parts before it have become.
-      const Taps parts[] = {{Tap::kAttention},
-                            {Tap::kAttnOutput},
-                            {Tap::kFeedForward, Tap::kExpert},
-                            {Tap::kFfnDown, Tap::kExpertDown}};
-      for (const Taps& taps : parts) NARROW_TRY(part(l, prefix, layer_matrices, taps));
+      return by_parts(l, prefix, layer_matrices);
     } else {
-      NARROW_TRY(part(l, prefix, layer_matrices, {}));
+      NARROW_TRY(part(l, prefix, layer_matrices, {{}, Half::kBoth, true}));
     }
-    if (run_.options->sequential) {
-      NARROW_TRY(advance(overlay_, l, quantized_));
-    } else {
-      std::copy_n(original_.all().data, original_.size() * original_.width(), quantized_.all().data);
+    if (run_.options->sequential) NARROW_TRY(advance(overlay_, l, quantized_, {runtime::Compute::kStored}));
+    done_with(prefix);
+    return {};
+  }
+
+  // Inputs of a layer, what has to run for them, and whether nothing behind that is left to quantize in it.
+  struct Part {
+    Taps taps;
+    Half half;
+    bool ends;
+  };
+
+  // In the order in which a layer computes: each part sees what the parts before it have become.
+  Status by_parts(std::int64_t l, const std::string& prefix, const std::vector<std::size_t>& layer_matrices) {
+    const bool halves = !run_.source->config().parallel_residual;
+    const Half first = halves ? Half::kAttention : Half::kBoth,
+               second = halves ? Half::kFeedForward : Half::kBoth;
+    const Part parts[] = {{{Tap::kAttention}, first, false},
+                          {{Tap::kAttnOutput}, first, halves},
+                          {{Tap::kFeedForward, Tap::kExpert}, second, false},
+                          {{Tap::kFfnDown, Tap::kExpertDown}, second, true}};
+    for (const Part& p : parts) {
+      NARROW_TRY(part(l, prefix, layer_matrices, p));
+      if (p.ends) NARROW_TRY(advance(overlay_, l, quantized_, {runtime::Compute::kStored, 1, p.half}));
     }
+    done_with(prefix);
+    return {};
+  }
+
+  void done_with(const std::string& prefix) {
     for (std::size_t i = 0; i < run_.plan->types.size(); ++i) {
       if (info(i).name.starts_with(prefix)) overlay_->restore(i);
     }
     moments_.clear();
-    return {};
   }
 
-  // The matrices behind `taps` (empty: all of the layer), from their moments on.
+  // The matrices behind the part's taps, from their moments on.
   Status part(std::int64_t l, const std::string& prefix, const std::vector<std::size_t>& layer_matrices,
-              const Taps& taps) {
+              const Part& p) {
     MomentOptions options;
-    options.cross = matching();
+    options.match_every = matching() ? match_every() : 0;
+    options.half = p.half;
+    options.move_original = p.ends;
+    options.move_quantized = !run_.options->sequential;
     const bool judge = run_.method->encoder->judges && run_.windows->lengths.size() >= 2 * kHeldOutEvery;
     options.held_out_every = judge ? kHeldOutEvery : 0;
-    options.taps = taps;
+    options.taps = p.taps;
     NARROW_ASSIGN(moments_, collect_moments(run_.source, overlay_, l, *run_.windows, original_, quantized_,
                                             options, progress_));
-    if (!options.cross && among(taps, Tap::kFfnDown)) NARROW_TRY(advance(run_.source, l, original_));
     drop_source();
-    return finish_part(prefix, layer_matrices, taps);
+    return finish_part(prefix, layer_matrices, p.taps);
   }
 
   // Pages of the source's file that were read are not needed again soon, and Hessians want the memory.
@@ -140,8 +171,9 @@ class Loop {
     return {};
   }
 
-  Status advance(const std::shared_ptr<const model::ModelSource>& source, std::int64_t l, Stream& stream) {
-    return calib::run_layer(source, l, *run_.windows, stream, &stream, nullptr, progress_);
+  Status advance(const std::shared_ptr<const model::ModelSource>& source, std::int64_t l, Stream& stream,
+                 const calib::WalkOptions& options) {
+    return calib::run_layer(source, l, *run_.windows, stream, &stream, nullptr, progress_, options);
   }
 
   Moments* moments_of(std::size_t i, std::int64_t expert) {
@@ -153,18 +185,6 @@ class Loop {
     std::vector<float> w(static_cast<std::size_t>(info(i).shape.elements()));
     NARROW_TRY(source.read_f32(i, 0, info(i).shape.rows(), w.data()));
     return w;
-  }
-
-  // Rows of what is stored as they decode, into the overlay: the layers after it see them.
-  Status show(std::size_t i, const std::byte* stored) {
-    const std::int64_t n = info(i).shape.rows(), k = info(i).shape.row_length();
-    const Format f = run_.plan->types[i];
-    AlignedBuffer<std::byte> bytes(static_cast<std::size_t>(n * k) * sizeof(float));
-    float* out = reinterpret_cast<float*>(bytes.data());
-    for (std::int64_t r = 0; r < n; ++r) {
-      NARROW_TRY(decode_row(f, stored + static_cast<std::size_t>(r) * row_bytes(f, k), out + r * k, k));
-    }
-    return overlay_->replace(i, Format::kF32, std::move(bytes));
   }
 
   struct Encoded {
@@ -204,9 +224,7 @@ class Loop {
       e.bytes.resize(0);
     }
     for (const std::size_t i : all) {
-      AlignedBuffer<std::byte> bytes(run_.plan->outputs[i].bytes());
-      NARROW_TRY(store_.read(i, bytes.data()));
-      NARROW_TRY(show(i, bytes.data()));
+      NARROW_TRY(show(i));
     }
     return {};
   }
@@ -253,7 +271,7 @@ class Loop {
       stats.mean_square = diagonal;
       stats.hessian = m->hessian();
       stats.held_out = m->held_out.span();
-      if (m->cross.size() != 0) NARROW_TRY(match(*m, n, w));
+      if (m->difference.size() != 0) NARROW_TRY(match(*m, n, w));
     } else if (hessians_) {
       method = quant::find_method("rtn");  // nothing is known of its inputs
     }
@@ -283,7 +301,7 @@ class Loop {
   Status match(const Moments& m, std::int64_t n, std::vector<float>& w) const {
     const std::int64_t k = m.k;
     const std::size_t size = m.q.size();
-    AlignedBuffer<float> u(size), difference(size);
+    AlignedBuffer<float> u(size);
     double mean = 0;
     for (std::int64_t j = 0; j < k; ++j) {
       mean += static_cast<double>(m.q[static_cast<std::size_t>(j * k + j)]) / static_cast<double>(k);
@@ -294,7 +312,6 @@ class Loop {
       d += kMatchDamping * d + 1e-4f * static_cast<float>(mean);
     }
     if (!ops::inverse_factor(k, u.data(), u.data()).ok()) return {};  // no target is better than a wrong one
-    for (std::size_t i = 0; i < size; ++i) difference[i] = m.cross[i] - m.q[i];
     constexpr std::int64_t kStretch = 64;
     const std::int64_t items = (n + kStretch - 1) / kStretch;
     std::vector<Status> status(static_cast<std::size_t>(items));
@@ -306,8 +323,8 @@ class Loop {
       const std::int64_t begin = item * kStretch, rows = std::min(kStretch, n - begin);
       Status& s = status[static_cast<std::size_t>(item)];
       float* own = w.data() + begin * k;
-      // (C - H), then u^T, then u.
-      s = ops::gemm_f32_single(false, rows, k, k, 1.0f, own, k, difference.data(), k, x.data(), k);
+      // D, then u^T, then u.
+      s = ops::gemm_f32_single(false, rows, k, k, 1.0f, own, k, m.difference.data(), k, x.data(), k);
       if (s.ok()) s = ops::gemm_f32_single(true, rows, k, k, 1.0f, x.data(), k, u.data(), k, y.data(), k);
       if (s.ok()) s = ops::gemm_f32_single(false, rows, k, k, 1.0f, y.data(), k, u.data(), k, x.data(), k);
       if (!s.ok()) return;
@@ -329,7 +346,8 @@ class Loop {
     return overlay_->replace(i, f, std::move(out));
   }
 
-  Status show_floats(std::size_t i) {
+  // What is stored, into the overlay: the layers after it see it.
+  Status show(std::size_t i) {
     AlignedBuffer<std::byte> out(run_.plan->outputs[i].bytes());
     NARROW_TRY(store_.read(i, out.data()));
     return overlay_->replace(i, run_.plan->types[i], std::move(out));
@@ -352,8 +370,8 @@ class Loop {
                bias = run_.source->find(prefix + stem + ".bias");
     if (!gain) return {};
     if (store_.finished(*gain)) {
-      NARROW_TRY(show_floats(*gain));
-      return bias ? show_floats(*bias) : Status{};
+      NARROW_TRY(show(*gain));
+      return bias ? show(*bias) : Status{};
     }
     const auto it = moments_.find({tap, -1});
     const std::int64_t k = run_.source->config().n_embd;
@@ -362,7 +380,10 @@ class Loop {
     const bool routed =
         tap == Tap::kFeedForward && run_.source->find(prefix + "ffn_gate_inp.weight").has_value();
     if (it != moments_.end() && it->second.tokens > 0 && !routed) {
-      quant::GainFit fit(k, it->second.hessian(), it->second.cross.span());
+      const Moments& m = it->second;
+      AlignedBuffer<float> cross(m.difference.size());  // E[x_o x_q^T]
+      for (std::size_t i = 0; i < cross.size(); ++i) cross[i] = m.q[i] + m.difference[i];
+      quant::GainFit fit(k, m.hessian(), cross.span());
       for (std::size_t i = 0; i < info_count(); ++i) {
         if (!info(i).name.starts_with(prefix) || !is_matrix(i) || runtime::tap_of(info(i).name) != tap)
           continue;
@@ -393,7 +414,7 @@ class Loop {
     for (std::size_t i = 0; i < info_count(); ++i) {
       if (!correctable_bias(prefix, i) || !among(taps, runtime::tap_of(info(i).name))) continue;
       if (store_.finished(i)) {
-        NARROW_TRY(show_floats(i));
+        NARROW_TRY(show(i));
         continue;
       }
       const std::string& name = info(i).name;
@@ -403,9 +424,12 @@ class Loop {
         NARROW_ASSIGN(const std::vector<float> exact, values(*run_.source, weight));
         NARROW_ASSIGN(const std::vector<float> stored, values(*overlay_, weight));
         const std::vector<float> q(m->mean_q.begin(), m->mean_q.end());
-        const std::vector<float> o(m->mean_o.begin(), m->mean_o.end());
+        std::vector<float> o = q;
+        for (std::size_t j = 0; j < m->mean_difference.size(); ++j) {
+          o[j] += static_cast<float>(m->mean_difference[j]);
+        }
         const std::vector<float> change = quant::bias_correction(
-            exact.data(), stored.data(), static_cast<std::int64_t>(v.size()), m->k, o.empty() ? q : o, q);
+            exact.data(), stored.data(), static_cast<std::int64_t>(v.size()), m->k, o, q);
         for (std::size_t j = 0; j < v.size(); ++j) v[j] += change[j];
       }
       NARROW_TRY(store_floats(i, v));

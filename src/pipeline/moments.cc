@@ -68,8 +68,7 @@ struct Rows {
   }
 
   // The rows with this use, times their factors.
-  ops::ConstMatrix select(std::uint8_t which, const std::vector<float>& factors,
-                          AlignedBuffer<float>& to) const {
+  ops::Matrix select(std::uint8_t which, const std::vector<float>& factors, AlignedBuffer<float>& to) const {
     to.reserve_at_least(static_cast<std::size_t>(n * k));
     std::vector<std::int64_t> chosen;
     for (std::int64_t r = 0; r < n; ++r) {
@@ -157,6 +156,7 @@ void add_sums(ops::ConstMatrix x, std::vector<double>& sums) {
   });
 }
 
+// `o`: the same tokens' rows in the original, or null.
 Status add(const Rows& q, const Rows* o, Moments& m) {
   if (q.n == 0) return {};
   AlignedBuffer<float> scratch, scratch_o;
@@ -168,10 +168,14 @@ Status add(const Rows& q, const Rows* o, Moments& m) {
   add_sums(x, m.mean_q);
   NARROW_TRY(ops::add_gram(x, m.q.data()));
   if (o != nullptr) {
-    start(m.cross, m.k);
-    const ops::ConstMatrix x_o = o->select(1, factors, scratch_o);
-    add_sums(x_o, m.mean_o);
-    NARROW_TRY(ops::add_cross(x_o, x, m.cross.data()));
+    start(m.difference, m.k);
+    const ops::Matrix lost = o->select(1, factors, scratch_o);
+    parallel_for(lost.rows, [&](std::int64_t r, int) {
+      for (std::int64_t j = 0; j < lost.cols; ++j) lost.row(r)[j] -= x.row(r)[j];
+    });
+    m.matched_tokens += lost.rows;
+    add_sums(lost, m.mean_difference);
+    NARROW_TRY(ops::add_cross(lost, x, m.difference.data()));
   }
   const ops::ConstMatrix judge = q.select(2, factors, scratch);
   if (judge.rows == 0) return {};
@@ -208,12 +212,14 @@ void Moments::finish() {
     if (n == 0) return;
     for (float& v : b.span()) v = static_cast<float>(static_cast<double>(v) / static_cast<double>(n));
   };
-  scale(q, tokens);
-  scale(cross, tokens);
-  scale(held_out, held_out_tokens);
-  for (auto* means : {&mean_q, &mean_o}) {
-    for (double& v : *means) v /= static_cast<double>(std::max<std::int64_t>(tokens, 1));
+  for (auto* b : {&q, &held_out}) {
+    if (b->size() != 0) ops::fill_upper(k, b->data());
   }
+  scale(q, tokens);
+  scale(difference, matched_tokens);
+  scale(held_out, held_out_tokens);
+  for (double& v : mean_q) v /= static_cast<double>(std::max<std::int64_t>(tokens, 1));
+  for (double& v : mean_difference) v /= static_cast<double>(std::max<std::int64_t>(matched_tokens, 1));
 }
 
 std::vector<float> Moments::diagonal() const {
@@ -228,36 +234,47 @@ Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const mo
                                                   calib::Stream& original, calib::Stream& quantized,
                                                   const MomentOptions& options, ProgressSink& progress) {
   std::map<TapKey, Moments> out;
-  NARROW_ASSIGN(LayerRun o, LayerRun::create(source, layer, windows));
-  NARROW_ASSIGN(LayerRun q, LayerRun::create(overlay, layer, windows));
+  std::optional<LayerRun> o;
+  if (options.match_every > 0) {
+    NARROW_ASSIGN(o, LayerRun::create(source, layer, windows));
+  }
+  NARROW_ASSIGN(LayerRun q, LayerRun::create(overlay, layer, windows, runtime::Compute::kStored));
   const bool routed = source->config().layers[static_cast<std::size_t>(layer)].moe;
   const auto wants = [&](Tap tap) { return among(options.taps, tap); };
-  const bool moves = wants(Tap::kFfnDown) || wants(Tap::kExpertDown);
-  const bool whole = moves || (routed && wants(Tap::kExpert));
-  std::optional<Tap> last;  // behind which nothing has to be computed
-  for (const Tap tap : {Tap::kAttention, Tap::kAttnOutput, Tap::kFeedForward}) {
-    if (!whole && wants(tap)) last = tap;
-  }
-  Recorder seen_o(options.taps, last), seen_q(options.taps, last);
+  // Behind which nothing has to be computed.
+  const auto last_of = [&](bool moves) -> std::optional<Tap> {
+    if (moves || (routed && (wants(Tap::kExpert) || wants(Tap::kExpertDown)))) return std::nullopt;
+    for (const Tap tap : {Tap::kFfnDown, Tap::kFeedForward, Tap::kAttnOutput, Tap::kAttention}) {
+      if (wants(tap)) return tap;
+    }
+    return std::nullopt;
+  };
+  Recorder seen_o(options.taps, last_of(options.move_original)),
+      seen_q(options.taps, last_of(options.move_quantized));
   AlignedBuffer<float> scratch, scratch_o;
   const auto copy = [](const ops::Matrix& from, AlignedBuffer<float>& to) -> ops::Matrix {
     to.reserve_at_least(static_cast<std::size_t>(from.rows * from.cols));
     std::copy_n(from.data, from.rows * from.cols, to.data());
     return {to.data(), from.rows, from.cols};
   };
-  for (const WalkStep& s : q.steps()) {
+  for (std::size_t i = 0; i < q.steps().size(); ++i) {
+    const WalkStep& s = q.steps()[i];
     if (progress.cancelled()) return make_error(ErrorCode::kCancelled, "cancelled");
     const Use use = uses_of(s, windows, options.held_out_every);
-    seen_o.begin(use);
+    const bool matched = o.has_value() && i % options.match_every == 0;
     seen_q.begin(use);
-    if (options.cross) {
+    if (matched) {
+      seen_o.begin(use);
       const ops::Matrix from = original.rows(s.begin, s.tokens);
-      NARROW_TRY(seen_o.result(o.run(s, moves ? from : copy(from, scratch_o), &seen_o)));
+      const ops::Matrix x = options.move_original ? from : copy(from, scratch_o);
+      NARROW_TRY(seen_o.result(o->run(s, x, &seen_o, options.half)));
     }
-    NARROW_TRY(seen_q.result(q.run(s, copy(quantized.rows(s.begin, s.tokens), scratch), &seen_q)));
+    const ops::Matrix from = quantized.rows(s.begin, s.tokens);
+    const ops::Matrix x = options.move_quantized ? from : copy(from, scratch);
+    NARROW_TRY(seen_q.result(q.run(s, x, &seen_q, options.half)));
     for (const auto& [key, rows] : seen_q.rows()) {
       // Experts are chosen anew in each model: their rows do not belong together.
-      const bool paired = options.cross && key.second < 0;
+      const bool paired = matched && key.second < 0;
       NARROW_TRY(add(rows, paired ? &seen_o.rows()[key] : nullptr, out[key]));
     }
   }

@@ -22,11 +22,11 @@ using TapKey = std::pair<runtime::Tap, std::int64_t>;
 // original. Empty where nothing was seen.
 struct Moments {
   std::int64_t k = 0;
-  std::int64_t tokens = 0, held_out_tokens = 0;
-  AlignedBuffer<float> q;              // [k, k] x_q x_q^T
-  AlignedBuffer<float> cross;          // [k, k] x_o x_q^T; empty unless asked for
-  std::vector<double> mean_q, mean_o;  // [k]; mean_o is empty without cross
-  AlignedBuffer<float> held_out;       // [k, k] x_q x_q^T of windows that are kept to judge by; empty without
+  std::int64_t tokens = 0, matched_tokens = 0, held_out_tokens = 0;
+  AlignedBuffer<float> q;                       // [k, k] x_q x_q^T
+  AlignedBuffer<float> difference;              // [k, k] (x_o - x_q) x_q^T of the matched tokens
+  std::vector<double> mean_q, mean_difference;  // [k]: x_q, and x_o - x_q of the matched tokens
+  AlignedBuffer<float> held_out;  // [k, k] x_q x_q^T of windows that are kept to judge by; empty without
 
   void finish();
   std::vector<float> diagonal() const;  // [k] E[x_q^2]
@@ -42,17 +42,21 @@ inline bool among(const Taps& taps, runtime::Tap tap) {
 }
 
 struct MomentOptions {
-  bool cross = false;
+  // In every n-th step the tokens are matched with the original's; 0: in none.
+  std::size_t match_every = 0;
+  // What is run, and whether a stream moves on to behind it (`quantized` by the overlay's weights as they are
+  // now, `original` in matched steps) or stays before it.
+  runtime::Half half = runtime::Half::kBoth;
+  bool move_original = false, move_quantized = false;
   // Every n-th window is kept apart to judge by; 0: none.
   std::int64_t held_out_every = 0;
-  // What to collect. `original` moves on only with what enters the down projections.
-  Taps taps;
+  Taps taps;  // what to collect
 };
 
 // Leads both streams through layer `layer`, `original` through `source`'s and `quantized` through `overlay`'s
-// weights, and collects. `original` moves on to after the layer, `quantized` stays before it; without `cross`
-// `original` is left alone. Tokens of extraordinary energy are scaled down. An
-// expert that few tokens chose is counted as if it had also seen kExpertPrior tokens of the experts' mean.
+// weights, multiplied as inference multiplies them, and collects. In matched steps `original` moves on to
+// after the layer, the rest of it is never touched. Tokens of extraordinary energy are scaled down. An expert
+// that few tokens chose is counted as if it had also seen kExpertPrior tokens of the experts' mean.
 Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const model::ModelSource>& source,
                                                   const std::shared_ptr<const model::ModelSource>& overlay,
                                                   std::int64_t layer, const calib::TokenWindows& windows,

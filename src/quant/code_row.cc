@@ -115,8 +115,18 @@ void CodeRow::restore_block(std::int64_t b) {
 }
 
 void CodeRow::block_values(std::int64_t b, float* y) {
-  write(b);
-  info_->decode(bytes_of(b), y, block_);
+  if (grid_ == nullptr) {
+    info_->decode(bytes_of(b), y, block_);
+  } else {
+    grid_values(b * block_, block_, y);
+  }
+}
+
+void CodeRow::grid_values(std::int64_t begin, std::int64_t n, float* y) const {
+  for (std::int64_t j = begin; j < begin + n; ++j) {
+    const auto g = static_cast<std::size_t>(j / group_);
+    *y++ = scale_[g] * grid_->levels[codes_[static_cast<std::size_t>(j)]] + min_[g];
+  }
 }
 
 void CodeRow::decide(std::int64_t u, const float* x, const float* metric, float* y) {
@@ -134,11 +144,8 @@ void CodeRow::decide(std::int64_t u, const float* x, const float* metric, float*
 void CodeRow::values(float* y) {
   if (grid_ == nullptr) {
     info_->decode(bytes_.data(), y, k_);
-    return;
-  }
-  for (std::int64_t j = 0; j < k_; ++j) {
-    const auto g = static_cast<std::size_t>(j / group_);
-    y[j] = scale_[g] * grid_->levels[codes_[static_cast<std::size_t>(j)]] + min_[g];
+  } else {
+    grid_values(0, k_, y);
   }
 }
 

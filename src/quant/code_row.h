@@ -46,6 +46,7 @@ class CodeRow {
  private:
   std::byte* bytes_of(std::int64_t b) { return bytes_.data() + static_cast<std::size_t>(b) * block_bytes_; }
   std::uint8_t nearest(float x, std::size_t group) const;
+  void grid_values(std::int64_t begin, std::int64_t n, float* y) const;
   void read(std::int64_t b);
   void write(std::int64_t b);
 

@@ -16,6 +16,7 @@ Status GainFit::add(const float* exact, const float* stored, std::int64_t n) {
   AlignedBuffer<float> product(size);
   std::fill_n(product.data(), size, 0.0f);
   NARROW_TRY(ops::add_gram({stored, n, k_}, product.data()));
+  ops::fill_upper(k_, product.data());
   for (std::size_t i = 0; i < size; ++i) left_[i] += product[i] * hessian_[i];
   std::fill_n(product.data(), size, 0.0f);
   NARROW_TRY(ops::add_cross({stored, n, k_}, {exact, n, k_}, product.data()));

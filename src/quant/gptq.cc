@@ -18,7 +18,7 @@
 namespace narrow::quant {
 namespace {
 
-constexpr std::int64_t kRows = 32;      // of a work item
+constexpr std::int64_t kRows = 128;      // of a work item
 constexpr std::int64_t kColumns = 128;  // whose errors reach the columns after them in one product
 constexpr int kSweeps = 3;              // of refinement
 constexpr int kMaxUnit = 8;
@@ -149,8 +149,9 @@ Result<Problem> make_problem(std::int64_t k, Format format, std::span<const floa
 
 // Buffers of one thread.
 struct Work {
-  AlignedBuffer<float> open, errors, product, g, r;
-  std::vector<float> a, m, ha, hm, delta, values;
+  AlignedBuffer<float> open, errors, product;
+  AlignedBuffer<float> g, y;  // [rows, k]: H (w - y), and what the rows decode to
+  std::vector<float> a, m, ha, hm, delta;
   std::vector<CodeRow> rows;
 };
 
@@ -212,14 +213,33 @@ Status feed_back(const Problem& p, const float* w, Work& t) {
   return {};
 }
 
-// g -= H[:, begin .. begin + n) * delta.
-void move(const Problem& p, std::int64_t begin, std::int64_t n, const float* delta, float* g) {
+// Columns [begin, end) of a row while they are refined: g and y [k] are kept up to date in them alone.
+struct Chunk {
+  std::int64_t begin, end;
+  float *g, *y;
+};
+
+// g -= H[:, at .. at + n) * delta, in the chunk's columns.
+void move(const Problem& p, const Chunk& c, std::int64_t at, std::int64_t n, const float* delta) {
   for (std::int64_t i = 0; i < n; ++i) {
     const float d = delta[i];
     if (d == 0) continue;
-    const float* h = p.h.data() + (begin + i) * p.k;
-    for (std::int64_t j = 0; j < p.k; ++j) g[j] -= d * h[j];
+    const float* h = p.h.data() + (at + i) * p.k;
+    for (std::int64_t j = c.begin; j < c.end; ++j) c.g[j] -= d * h[j];
   }
+}
+
+// Block b has changed: its values into y, their changes into g.
+void take_block(const Problem& p, const Chunk& c, std::int64_t b, CodeRow& row, Work& t) {
+  const std::int64_t block = row.block();
+  float* y = c.y + b * block;
+  std::copy_n(y, block, t.delta.begin());
+  row.block_values(b, y);
+  for (std::int64_t i = 0; i < block; ++i) {
+    float& d = t.delta[static_cast<std::size_t>(i)];
+    d = y[i] - d;
+  }
+  move(p, c, b * block, block, t.delta.data());
 }
 
 float dot(const float* a, const float* b, std::int64_t n) {
@@ -236,10 +256,10 @@ float dot(const float* a, const float* b, std::int64_t n) {
 
 double wide_dot(const float* a, const float* b, std::int64_t n) { return static_cast<double>(dot(a, b, n)); }
 
-// Least squares for the factors of block b, codes as they are; g = H (w - y) is kept up to date.
-void refit(const Problem& p, std::int64_t b, CodeRow& row, float* g, Work& t) {
+// Least squares for the factors of block b, codes as they are.
+void refit(const Problem& p, const Chunk& c, std::int64_t b, CodeRow& row, Work& t) {
   const std::int64_t block = row.block(), begin = b * block;
-  for (auto* v : {&t.a, &t.m, &t.ha, &t.hm, &t.delta}) v->resize(static_cast<std::size_t>(block));
+  const float* g = c.g;
   float d, dmin;
   if (!row.directions(b, &d, &dmin, t.a.data(), t.m.data())) return;
   const bool has_min = row.has_min();
@@ -273,16 +293,16 @@ void refit(const Problem& p, std::int64_t b, CodeRow& row, float* g, Work& t) {
   }
   if (!(loss < 0)) return;
   row.set_factors(b, new_d, new_min);
-  move(p, begin, block, t.delta.data(), g);
+  take_block(p, c, b, row, t);
 }
 
 // Block b encoded anew, scales and all, for the values that would be best with the rest of the row as it is;
 // kept where that lowers the error. The first scales knew nothing of what error feedback would do.
-void encode_again(const Problem& p, std::int64_t b, bool search, CodeRow& row, float* g, Work& t) {
+void encode_again(const Problem& p, const Chunk& c, std::int64_t b, bool search, CodeRow& row, Work& t) {
   const std::int64_t block = row.block(), begin = b * block;
-  for (auto* v : {&t.a, &t.m, &t.ha, &t.hm, &t.delta}) v->resize(static_cast<std::size_t>(block));
+  const float* g = c.g;
   const float* u = p.block_u.data() + b * block * block;
-  row.block_values(b, t.a.data());
+  std::copy_n(c.y + begin, block, t.a.begin());
   // m = y + u^T (u g)
   for (std::int64_t i = 0; i < block; ++i) {
     t.ha[static_cast<std::size_t>(i)] = dot(u + i * block + i, g + begin + i, block - i);
@@ -303,38 +323,113 @@ void encode_again(const Problem& p, std::int64_t b, bool search, CodeRow& row, f
             (static_cast<double>(hd) - 2.0 * static_cast<double>(g[begin + i]));
   }
   if (loss < 0) {
-    move(p, begin, block, t.delta.data(), g);
+    take_block(p, c, b, row, t);
   } else {
     row.restore_block(b);
   }
 }
 
-// One sweep of coordinate descent over the codes of a row, y its values. False when nothing changed.
-bool improve(const Problem& p, CodeRow& row, float* y, float* g) {
+// Coordinate descent over the chunk's codes. False when nothing changed.
+bool improve(const Problem& p, const Chunk& c, CodeRow& row) {
   const int n = p.unit;
   bool changed = false;
   float target[kMaxUnit], now[kMaxUnit], delta[kMaxUnit];
-  for (std::int64_t j = 0; j < p.k; j += n) {
+  for (std::int64_t j = c.begin; j < c.end; j += n) {
     const float* metric = nullptr;
+    float* y = c.y + j;
     if (n == 1) {
-      target[0] = y[j] + g[j] / p.h[static_cast<std::size_t>(j * p.k + j)];
+      target[0] = y[0] + c.g[j] / p.h[static_cast<std::size_t>(j * p.k + j)];
     } else {
       const auto at = static_cast<std::size_t>(j / n) * static_cast<std::size_t>(n * n);
       metric = p.block_metric.data() + at;
-      for (int i = 0; i < n; ++i) target[i] = y[j + i] + dot(p.block_inverse.data() + at + i * n, g + j, n);
+      for (int i = 0; i < n; ++i) target[i] = y[i] + dot(p.block_inverse.data() + at + i * n, c.g + j, n);
     }
     row.decide(j / n, target, metric, now);
     bool same = true;
     for (int i = 0; i < n; ++i) {
-      delta[i] = now[i] - y[j + i];
+      delta[i] = now[i] - y[i];
       same = same && delta[i] == 0;
-      y[j + i] = now[i];
+      y[i] = now[i];
     }
     if (same) continue;
-    move(p, j, n, delta, g);
+    move(p, c, j, n, delta);
     changed = true;
   }
   return changed;
+}
+
+// step(row's number, chunk) for `rows` chunk by chunk. What a chunk's changes mean for all other columns
+// reaches them in one product for all rows, as in feed_back().
+template <class Step>
+Status each_chunk(const Problem& p, const std::vector<std::size_t>& rows, std::int64_t width, Work& t,
+                  const Step& step) {
+  const std::int64_t k = p.k;
+  std::vector<float*> moved;
+  for (std::int64_t begin = 0; begin < k; begin += width) {
+    const std::int64_t end = std::min(k, begin + width), n = end - begin;
+    moved.clear();
+    for (const std::size_t r : rows) {
+      const Chunk c{begin, end, t.g.data() + static_cast<std::int64_t>(r) * k,
+                    t.y.data() + static_cast<std::int64_t>(r) * k};
+      float* delta = t.errors.data() + static_cast<std::int64_t>(moved.size()) * n;
+      std::copy_n(c.y + begin, n, delta);
+      step(r, c);
+      bool same = true;
+      for (std::int64_t j = 0; j < n; ++j) {
+        delta[j] = c.y[begin + j] - delta[j];
+        same = same && delta[j] == 0;
+      }
+      if (!same) moved.push_back(c.g);
+    }
+    if (moved.empty()) continue;
+    const std::pair<std::int64_t, std::int64_t> others[] = {{0, begin}, {end, k}};
+    for (const auto& [from, to] : others) {
+      const std::int64_t count = to - from;
+      if (count == 0) continue;
+      NARROW_TRY(ops::gemm_f32_single(false, static_cast<std::int64_t>(moved.size()), count, n, 1.0f,
+                                      t.errors.data(), n, p.h.data() + begin * k + from, k, t.product.data(),
+                                      count));
+      const float* by = t.product.data();
+      for (float* g : moved) {
+        for (std::int64_t j = from; j < to; ++j) g[j] -= *by++;
+      }
+    }
+  }
+  return {};
+}
+
+// Codes and scales of the rows of t.rows, given what error feedback made of them, by descent on the same
+// loss.
+Status refine(const Problem& p, bool search, const float* w, Work& t) {
+  const std::int64_t k = p.k, block = t.rows.front().block();
+  const auto count = static_cast<std::int64_t>(t.rows.size());
+  for (auto* v : {&t.a, &t.m, &t.ha, &t.hm, &t.delta}) v->resize(static_cast<std::size_t>(block));
+  std::vector<std::size_t> rows;
+  for (std::int64_t r = 0; r < count; ++r) {
+    rows.push_back(static_cast<std::size_t>(r));
+    t.rows[static_cast<std::size_t>(r)].values(t.y.data() + r * k);
+  }
+  float* d = t.open.data();
+  for (std::int64_t i = 0; i < count * k; ++i) d[i] = w[i] - t.y[static_cast<std::size_t>(i)];
+  NARROW_TRY(ops::gemm_f32_single(false, count, k, k, 1.0f, d, k, p.h.data(), k, t.g.data(), k));
+  const std::int64_t width = std::max(kColumns, block);
+  // A block with one scale has no more to gain than the factors' least squares give it.
+  if (block > kOneScale) {
+    NARROW_TRY(each_chunk(p, rows, width, t, [&](std::size_t r, const Chunk& c) {
+      for (std::int64_t b = c.begin / block; b < c.end / block; ++b)
+        encode_again(p, c, b, search, t.rows[r], t);
+    }));
+  }
+  std::vector<bool> changed(t.rows.size());
+  for (int sweep = 0; sweep < kSweeps && !rows.empty(); ++sweep) {
+    changed.assign(changed.size(), false);
+    NARROW_TRY(each_chunk(p, rows, width, t, [&](std::size_t r, const Chunk& c) {
+      for (std::int64_t b = c.begin / block; b < c.end / block; ++b) refit(p, c, b, t.rows[r], t);
+      if (improve(p, c, t.rows[r])) changed[r] = true;
+    }));
+    std::erase_if(rows, [&](std::size_t r) { return !changed[r]; });
+  }
+  return {};
 }
 
 // Squared output errors of `rows` rows: d [rows, k] = exact - stored.
@@ -366,10 +461,9 @@ Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, s
                    std::byte* dst, Work& t) {
   const std::int64_t k = p.k;
   const std::size_t stride = row_bytes(spec.format, k);
-  for (auto* b : {&t.open, &t.g, &t.r}) b->reserve_at_least(static_cast<std::size_t>(kRows * k));
-  t.errors.reserve_at_least(static_cast<std::size_t>(kRows * kColumns));
-  t.product.reserve_at_least(static_cast<std::size_t>(kRows * k));
-  t.values.resize(static_cast<std::size_t>(k));
+  for (auto* b : {&t.open, &t.g, &t.y, &t.product}) b->reserve_at_least(static_cast<std::size_t>(kRows * k));
+  t.errors.reserve_at_least(static_cast<std::size_t>(
+      kRows * std::max<std::int64_t>(kColumns, format_info(spec.format).block_size)));
   t.rows.clear();
   std::vector<std::byte> nearest(static_cast<std::size_t>(rows) * stride);
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -378,31 +472,16 @@ Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, s
     std::memcpy(nearest.data() + static_cast<std::size_t>(r) * stride, row.stored(), stride);
   }
   NARROW_TRY(feed_back(p, w, t));
+  NARROW_TRY(refine(p, spec.search, w, t));
   for (std::int64_t r = 0; r < rows; ++r) {
-    float* d = t.r.data() + r * k;
-    t.rows[static_cast<std::size_t>(r)].values(d);
-    for (std::int64_t j = 0; j < k; ++j) d[j] = w[r * k + j] - d[j];
-  }
-  NARROW_TRY(ops::gemm_f32_single(false, rows, k, k, 1.0f, t.r.data(), k, p.h.data(), k, t.g.data(), k));
-  for (std::int64_t r = 0; r < rows; ++r) {
-    CodeRow& row = t.rows[static_cast<std::size_t>(r)];
-    float* g = t.g.data() + r * k;
-    // A block with one scale has no more to gain than the factors' least squares give it.
-    if (row.block() > kOneScale) {
-      for (std::int64_t b = 0; b < k / row.block(); ++b) encode_again(p, b, spec.search, row, g, t);
-    }
-    for (int sweep = 0; sweep < kSweeps; ++sweep) {
-      for (std::int64_t b = 0; b < k / row.block(); ++b) refit(p, b, row, g, t);
-      row.values(t.values.data());
-      if (!improve(p, row, t.values.data(), g)) break;
-    }
-    std::memcpy(dst + static_cast<std::size_t>(r) * stride, row.stored(), stride);
+    std::memcpy(dst + static_cast<std::size_t>(r) * stride, t.rows[static_cast<std::size_t>(r)].stored(),
+                stride);
   }
   std::vector<double> chosen, rounded;
-  differences(w, dst, spec.format, rows, k, t.r.data());
-  NARROW_TRY(row_errors(rows, k, t.r.data(), p.exact, t.product, chosen));
-  differences(w, nearest.data(), spec.format, rows, k, t.r.data());
-  NARROW_TRY(row_errors(rows, k, t.r.data(), p.exact, t.product, rounded));
+  differences(w, dst, spec.format, rows, k, t.open.data());
+  NARROW_TRY(row_errors(rows, k, t.open.data(), p.exact, t.product, chosen));
+  differences(w, nearest.data(), spec.format, rows, k, t.open.data());
+  NARROW_TRY(row_errors(rows, k, t.open.data(), p.exact, t.product, rounded));
   for (std::size_t r = 0; r < chosen.size(); ++r) {
     if (rounded[r] < chosen[r]) std::memcpy(dst + r * stride, nearest.data() + r * stride, stride);
   }

@@ -15,7 +15,7 @@ constexpr Method kMethods[] = {
     {"autoround", "signed gradient descent on rounding and block scales, by layer output error",
      Needs::kHessian, quantize_autoround},
     {"gptq", "error feedback column by column, then descent over codes and scales", Needs::kHessian,
-     quantize_gptq},
+     quantize_gptq, true, true},
     {"hqq", "half-quadratic fit of scales that tolerates outliers; no data", Needs::kNothing, quantize_hqq},
     {"rtn", "round to nearest with a search for each block's scales", Needs::kNothing, quantize_rtn},
 };

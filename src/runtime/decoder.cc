@@ -295,17 +295,22 @@ Status Decoder::feed_forward(std::int64_t layer, Matrix out) {
 Status Decoder::layer(std::int64_t index) {
   const ModelConfig& c = config_;
   const Matrix x = rows(x_, c.n_embd), branch = rows(branch_, c.n_embd);
-  NARROW_TRY(attention(index, branch));
   if (c.parallel_residual) {
     const Matrix second = rows(branch2_, c.n_embd);
+    NARROW_TRY(attention(index, branch));
     NARROW_TRY(feed_forward(index, second));
     ops::add_scaled(branch, c.residual_scale, x);
     ops::add_scaled(second, c.residual_scale, x);
     return {};
   }
-  ops::add_scaled(branch, c.residual_scale, x);
-  NARROW_TRY(feed_forward(index, branch));
-  ops::add_scaled(branch, c.residual_scale, x);
+  if (half_ != Half::kFeedForward) {
+    NARROW_TRY(attention(index, branch));
+    ops::add_scaled(branch, c.residual_scale, x);
+  }
+  if (half_ != Half::kAttention) {
+    NARROW_TRY(feed_forward(index, branch));
+    ops::add_scaled(branch, c.residual_scale, x);
+  }
   return {};
 }
 

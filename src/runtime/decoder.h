@@ -45,6 +45,8 @@ class Decoder {
   Status embed_rows(std::span<const Run> runs, ops::Matrix x);
   // Null for none; must outlive the runs.
   void set_taps(TapSink* taps) { taps_ = taps; }
+  // Of every layer, from now on.
+  void set_half(Half half) { half_ = half; }
   // Logits of rows of the last run, counted over all its tokens and ascending: [rows.size(), n_vocab].
   Status logits(std::span<const std::int64_t> rows, float* out);
 
@@ -82,6 +84,7 @@ class Decoder {
   bool has_local_rope_ = false;
   LayerTap after_layer_;
   TapSink* taps_ = nullptr;
+  Half half_ = Half::kBoth;
   // Of the current run: rows, their positions, and the rows of each sequence.
   std::int64_t m_ = 0;
   std::int64_t lookups_ = 0;  // embedding rows since pages were given back

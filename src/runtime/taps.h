@@ -20,6 +20,10 @@ enum class Tap : std::uint8_t {
   kHead,         // into the output head, after the final norm; layer is n_layer
 };
 
+// What of a layer is run: up to the sum behind attention, from there on, or both. With a parallel residual
+// there is no sum between them: both.
+enum class Half : std::uint8_t { kBoth, kAttention, kFeedForward };
+
 // Called from one thread, for every product in the order in which the layer computes them. `expert` is -1
 // outside experts. x [m, k] is valid during the call. An error ends the run with it.
 class TapSink {
