@@ -73,6 +73,9 @@ struct QatOptions {
   double lr_scales = 1e-3;   // of scales, relative to their size
   // Mean KL(teacher || student) of the next token (Hinton et al. 2015) and next-token cross-entropy.
   double kl_weight = 1, ce_weight = 0, temperature = 1;
+  // Of the squared distance from the source's residual stream behind each layer, relative to its energy:
+  // nearer to every layer than the answer alone is, so that few tokens teach more.
+  double hidden_weight = 0;
   // The teacher's likeliest tokens, stored on first use and read after that, instead of a teacher that runs
   // beside.
   std::filesystem::path teacher_cache;

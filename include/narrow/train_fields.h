@@ -68,6 +68,7 @@ void visit_fields(QatOptions& o, Visit&& visit) {
   visit("kl_weight", o.kl_weight, "Of KL divergence from the source");
   visit("ce_weight", o.ce_weight, "Of next-token cross-entropy");
   visit("temperature", o.temperature, "Of both distributions in the KL divergence");
+  visit("hidden_weight", o.hidden_weight, "Of the squared distance from the source behind every layer");
   visit("teacher_cache", o.teacher_cache, "File of the source's likeliest tokens, made on first use");
   visit("teacher_top_k", o.teacher_top_k, "How many of them per position");
   visit("activations", o.activations,

@@ -162,6 +162,26 @@ Json report_json(const QuantizeReport& r) {
 
 std::string dump(const Json& j) { return j.dump(2, ' ', false, Json::error_handler_t::replace); }
 
+// With --compare-rounding: the matrix that gains least.
+void print_comparison(const std::vector<TensorLoss>& losses) {
+  double largest = 0;
+  const TensorLoss* worst = nullptr;
+  std::int64_t compared = 0;
+  for (const TensorLoss& l : losses) {
+    if (!l.output_error || !l.rounded_output_error || *l.rounded_output_error <= 0) continue;
+    ++compared;
+    const double ratio = *l.output_error / *l.rounded_output_error;
+    if (worst == nullptr || ratio > largest) {
+      worst = &l;
+      largest = ratio;
+    }
+  }
+  if (worst != nullptr) {
+    fmt::print("output error beside rounding to nearest, over {} matrices: at most {:.3f} times ({})\n",
+               compared, largest, worst->name);
+  }
+}
+
 void print_report(const QuantizeReport& r) {
   for (const auto& f : r.files) fmt::print("wrote {}\n", f.string());
   fmt::print("{}, {:.3f} bpw, in {:.1f} s, peak memory {}\n", bytes_text(r.plan.output_bytes), r.plan.bpw,
@@ -170,22 +190,7 @@ void print_report(const QuantizeReport& r) {
     fmt::print("KL divergence on held-out windows of the texts: predicted {:.4f}, measured {:.4f}\n",
                *r.predicted_kl, *r.measured_kl);
   }
-  double largest = 0;
-  const TensorLoss* worst_compared = nullptr;
-  std::int64_t compared = 0;
-  for (const TensorLoss& l : r.losses) {
-    if (!l.output_error || !l.rounded_output_error || *l.rounded_output_error <= 0) continue;
-    ++compared;
-    const double ratio = *l.output_error / *l.rounded_output_error;
-    if (worst_compared == nullptr || ratio > largest) {
-      worst_compared = &l;
-      largest = ratio;
-    }
-  }
-  if (worst_compared != nullptr) {
-    fmt::print("output error beside rounding to nearest, over {} matrices: at most {:.3f} times ({})\n",
-               compared, largest, worst_compared->name);
-  }
+  print_comparison(r.losses);
   std::vector<TensorLoss> worst = r.losses;
   std::stable_sort(worst.begin(), worst.end(),
                    [](const TensorLoss& a, const TensorLoss& b) { return a.relative_rms > b.relative_rms; });

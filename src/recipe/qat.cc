@@ -39,6 +39,12 @@ Status check(const QatOptions& o) {
   static const std::set<std::string> kActivations = {"file", "none", "engine"};
   if (!kActivations.contains(o.activations))
     return bad(fmt::format("--activations '{}': file, none or engine", o.activations));
+  if (o.hidden_weight > 0 && (o.kl_weight == 0 || !o.teacher_cache.empty())) {
+    return bad(
+        fmt::format("--hidden-weight {}: needs the source beside the student: --kl-weight above 0, and no "
+                    "--teacher-cache, which keeps its answers only",
+                    o.hidden_weight));
+  }
   if (o.loop.dtype != "f32") {
     return make_error(ErrorCode::kUnsupported, "--dtype {}: qat trains in f32, in which its grids are exact",
                       o.loop.dtype);
@@ -120,6 +126,7 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
                 trainer_options(o.loop, {o.kl_weight, o.ce_weight, o.temperature}, o.output, recipe,
                                 processes.rank(), processes.world()));
   trainer_opts.lr_scales = o.lr_scales;
+  trainer_opts.hidden_weight = o.hidden_weight;
   trainer_opts.observe_steps = o.observe_steps;
   trainer_opts.freeze_step = o.freeze_step;
   // Texts first: they are where most mistakes are, and a start file may take minutes.

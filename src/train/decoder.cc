@@ -385,9 +385,12 @@ at::Tensor Decoder::embed(const at::Tensor& tokens) {
 
 at::Tensor Decoder::final_norm(const at::Tensor& x) { return norm("output_norm", x); }
 
-at::Tensor Decoder::hidden(const at::Tensor& tokens) {
+at::Tensor Decoder::hidden(const at::Tensor& tokens, std::vector<at::Tensor>* layers) {
   at::Tensor x = embed(tokens);
-  for (std::int64_t i = 0; i < config_.n_layer; ++i) x = layer(i, x);
+  for (std::int64_t i = 0; i < config_.n_layer; ++i) {
+    x = layer(i, x);
+    if (layers != nullptr) layers->push_back(x);
+  }
   return final_norm(x);
 }
 

@@ -88,8 +88,8 @@ class Decoder {
   at::Tensor embed(const at::Tensor& tokens);
   at::Tensor layer(std::int64_t index, const at::Tensor& x);  // [b, t, n_embd] -> the same
   at::Tensor final_norm(const at::Tensor& x);
-  // Up to the final norm.
-  at::Tensor hidden(const at::Tensor& tokens);
+  // Up to the final norm; `layers`, where given, gets what comes out of each layer.
+  at::Tensor hidden(const at::Tensor& tokens, std::vector<at::Tensor>* layers = nullptr);
   // [.., n_embd] -> [.., n_vocab], scaled and capped.
   at::Tensor head(const at::Tensor& h);
   at::Tensor logits(const at::Tensor& tokens) { return head(hidden(tokens)); }

@@ -41,8 +41,21 @@ Status check(const TrainerOptions& o, const Dataset& data) {
   if (o.loss.kl_weight < 0 || o.loss.ce_weight < 0 || !(o.loss.temperature > 0)) {
     return bad("the loss needs weights of 0 or more and a temperature above 0");
   }
+  if (!(o.hidden_weight >= 0)) return bad(fmt::format("--hidden-weight {}: 0 or more", o.hidden_weight));
   if (data.training_windows() == 0) return bad("no window of text to train on");
   return Dataset::check(o.batch);
+}
+
+// Mean over layers of the squared distance of `own` from `wanted` [b, t, n_embd] relative to the latter's
+// energy, summed over the tokens of `mask` [b, t].
+at::Tensor hidden_distance(const std::vector<at::Tensor>& own, const std::vector<at::Tensor>& wanted,
+                           const at::Tensor& mask) {
+  at::Tensor sum = at::zeros({}, own.front().options());
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    const at::Tensor energy = wanted[i].square().sum(-1).clamp_min(1e-12);
+    sum = sum + ((own[i] - wanted[i]).square().sum(-1) / energy * mask).sum();
+  }
+  return sum / static_cast<double>(own.size());
 }
 
 }  // namespace
@@ -94,6 +107,10 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teac
   o.loss.logit_scale = student.config().logit_scale;
   o.loss.softcap = student.config().final_softcap;
   if (teacher == nullptr && o.teacher_cache == nullptr) o.loss.kl_weight = 0;
+  if (o.hidden_weight > 0 && teacher == nullptr) {
+    return make_error(ErrorCode::kInvalidArgument, "--hidden-weight {}: needs a model to be near to",
+                      o.hidden_weight);
+  }
   if (o.loss.kl_weight == 0 && o.loss.ce_weight == 0) {
     return make_error(
         ErrorCode::kInvalidArgument,
@@ -122,28 +139,37 @@ Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
   // Position i predicts token i + 1; the mask is off at the last one.
   in.targets = at::roll(batch.tokens, {-1}, {1}).reshape({-1}).to(device).index_select(0, picked);
   const std::int64_t width = student_.config().n_embd;
+  std::vector<at::Tensor> wanted, own;  // behind the layers
+  const bool by_layers = options_.hidden_weight > 0;
   if (options_.teacher_cache != nullptr && options_.loss.kl_weight > 0) {
     NARROW_ASSIGN(const TeacherTopK all, options_.teacher_cache->get(batch.tokens, teacher_));
     in.top_k = TeacherTopK{all.ids.index_select(0, rows_here).to(device),
                            all.log_probs.index_select(0, rows_here).to(device)};
   } else if (teacher_ != nullptr && options_.loss.kl_weight > 0) {
     const at::NoGradGuard off;
-    const at::Tensor h = teacher_->head_input(teacher_->hidden(tokens));
+    const at::Tensor h = teacher_->head_input(teacher_->hidden(tokens, by_layers ? &wanted : nullptr));
     in.teacher = TeacherHead{h.reshape({-1, width}).index_select(0, picked), teacher_->head_weight()};
   }
-  const at::Tensor h = student_.head_input(student_.hidden(tokens));
+  const at::Tensor h = student_.head_input(student_.hidden(tokens, by_layers ? &own : nullptr));
   in.hidden = h.reshape({-1, width}).index_select(0, picked);
   in.head_weight = student_.head_weight();
   LossOptions o = options_.loss;
   o.rows = rows;
   const Loss loss = head_loss(in, o);
-  if (at::GradMode::is_enabled() && loss.value.requires_grad()) torch::autograd::backward({loss.value}, {});
-  return Totals{loss.kl, loss.ce};
+  Totals totals{loss.kl, loss.ce};
+  at::Tensor value = loss.value;
+  if (by_layers) {
+    const at::Tensor distance = hidden_distance(own, wanted, batch.mask.to(device)) / rows;
+    totals.hidden = distance.item<double>();
+    value = value + options_.hidden_weight * distance;
+  }
+  if (at::GradMode::is_enabled() && value.requires_grad()) torch::autograd::backward({value}, {});
+  return totals;
 }
 
 // Gradients, whose losses are divided by the rows of all processes, and the losses themselves add up.
 Status Trainer::share(Totals& totals) {
-  const at::Tensor losses = at::tensor({totals.kl, totals.ce}, at::kDouble);
+  const at::Tensor losses = at::tensor({totals.kl, totals.ce, totals.hidden}, at::kDouble);
   std::vector<at::Tensor> tensors = {losses};
   for (const Parameter& p : optimizer_.parameters()) {
     at::Tensor t = p.tensor;
@@ -152,7 +178,7 @@ Status Trainer::share(Totals& totals) {
     tensors.push_back(t.grad());
   }
   NARROW_TRY(group_->sum(tensors));
-  totals = {losses[0].item<double>(), losses[1].item<double>()};
+  totals = {losses[0].item<double>(), losses[1].item<double>(), losses[2].item<double>()};
   return {};
 }
 
@@ -174,12 +200,15 @@ Result<StepMetrics> Trainer::gradients(std::int64_t step) {
                                           static_cast<double>(rows)));
     totals.kl += t.kl;
     totals.ce += t.ce;
+    totals.hidden += t.hidden;
   }
   student_.finish_step();
   if (group_ != nullptr) NARROW_TRY(share(totals));
   m.kl = totals.kl;
   m.ce = totals.ce;
-  m.loss = options_.loss.kl_weight * m.kl + options_.loss.ce_weight * m.ce;
+  m.hidden = totals.hidden;
+  m.loss =
+      options_.loss.kl_weight * m.kl + options_.loss.ce_weight * m.ce + options_.hidden_weight * m.hidden;
   m.gradient_norm = optimizer_.gradient_norm();
   return m;
 }
@@ -260,13 +289,14 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
     report.tokens += static_cast<std::int64_t>(step_tokens);
     report.steps.push_back(m);
     if (leads) {
-      const nlohmann::ordered_json line = {{"step", step},
-                                           {"loss", m.loss},
-                                           {"kl", m.kl},
-                                           {"ce", m.ce},
-                                           {"lr", m.lr},
-                                           {"gradient_norm", m.gradient_norm},
-                                           {"tokens_per_s", static_cast<double>(step_tokens) / seconds}};
+      nlohmann::ordered_json line = {{"step", step},
+                                     {"loss", m.loss},
+                                     {"kl", m.kl},
+                                     {"ce", m.ce},
+                                     {"lr", m.lr},
+                                     {"gradient_norm", m.gradient_norm},
+                                     {"tokens_per_s", static_cast<double>(step_tokens) / seconds}};
+      if (options_.hidden_weight > 0) line["hidden"] = m.hidden;
       if (Status s = metrics.append(line); !s.ok()) return stop(s).error();
     }
     progress.update(static_cast<std::uint64_t>(step) * step_tokens, fmt::format("loss {:.4f}", m.loss));

@@ -45,6 +45,9 @@ struct TrainerOptions {
   Schedule schedule;               // its `steps` are this run's
   AdamWOptions adamw;
   LossOptions loss;  // logit_scale, softcap and rows are set by the trainer
+  // Of the squared distance from the teacher's residual stream behind each layer, relative to its energy,
+  // mean over layers and tokens (FitNets, Romero et al. 2014; TinyBERT, Jiao et al. 2019). Needs a teacher.
+  double hidden_weight = 0;
   // Nodes observe without quantizing before `observe_steps`, and their ranges stop moving at `freeze_step`
   // (-1: never).
   std::int64_t observe_steps = 0, freeze_step = -1;
@@ -66,6 +69,7 @@ struct Validation {
 struct StepMetrics {
   std::int64_t step = 0;
   double loss = 0, kl = 0, ce = 0, lr = 0, gradient_norm = 0;
+  double hidden = 0;  // relative squared distance behind the layers
 };
 
 struct TrainerReport {
@@ -102,7 +106,7 @@ class Trainer {
   Trainer(Decoder& student, Decoder* teacher, const Dataset& data, const TrainerOptions& options,
           AdamW optimizer, Group* group);
   struct Totals {
-    double kl = 0, ce = 0;
+    double kl = 0, ce = 0, hidden = 0;
   };
   // One micro-batch; adds to gradients when they are enabled. `rows`: predictions of the whole step.
   Result<Totals> forward(const Batch& batch, double rows);

@@ -129,6 +129,46 @@ TEST(Trainer, MicroBatchesChangeNothing) {
   for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(losses[0][i], losses[1][i], 2e-5) << i;
 }
 
+// The loss is the sum of its parts, and whoever learns by the layers comes nearer to them.
+TEST(Trainer, LayersAreLearnedFrom) {
+  NARROW_REQUIRE_SHARED();
+  const Dataset data = some_text(8);
+  const auto teacher = trained_decoder("llama");
+  ASSERT_NE(teacher, nullptr);
+  double last[2];
+  for (const double weight : {0.0, 10.0}) {
+    SCOPED_TRACE(weight);
+    const auto d = trained_decoder("llama");
+    {
+      const at::NoGradGuard off;
+      torch::manual_seed(4);
+      for (auto& [name, w] : d->weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
+    }
+    TrainerOptions o = plain_options(40);
+    o.loss.kl_weight = 1;
+    o.loss.ce_weight = 0;
+    o.hidden_weight = weight;
+    ASSERT_OK_AND_ASSIGN(const auto trainer, Trainer::create(*d, teacher.get(), data, o));
+    const Batch batch = data.batch(0, o.batch);
+    ASSERT_OK_AND_ASSIGN(const TrainerReport report, trainer->run(null_progress()));
+    for (const StepMetrics& m : report.steps) {
+      EXPECT_NEAR(m.loss, m.kl + weight * m.hidden, 1e-9);
+      EXPECT_EQ(m.hidden > 0, weight > 0);
+    }
+    const at::NoGradGuard off;
+    std::vector<at::Tensor> own, wanted;
+    d->hidden(batch.tokens, &own);
+    teacher->hidden(batch.tokens, &wanted);
+    ASSERT_EQ(own.size(), static_cast<std::size_t>(d->config().n_layer));
+    double sum = 0;
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      sum += ((own[i] - wanted[i]).square().sum(-1) / wanted[i].square().sum(-1)).mean().item<double>();
+    }
+    last[weight > 0 ? 1 : 0] = sum;
+  }
+  EXPECT_LT(last[1], 0.9 * last[0]);
+}
+
 // Stopping anywhere and resuming gives the bits of a run that never stopped.
 TEST(Trainer, ResumedRunsEndTheSame) {
   NARROW_REQUIRE_SHARED();
@@ -215,6 +255,11 @@ TEST(Trainer, BadOptionsAreNamed) {
   o = plain_options(1);
   o.loss.ce_weight = 0;
   expect(o, "nothing to learn from");
+  o = plain_options(1);
+  o.hidden_weight = -1;
+  expect(o, "--hidden-weight -1");
+  o.hidden_weight = 2;  // without a teacher
+  expect(o, "--hidden-weight 2");
   train_weights(*d, [](const std::string&) { return true; });
   expect(plain_options(1), "no weight is left");
 }
