@@ -19,7 +19,7 @@
 namespace narrow::quant {
 namespace {
 
-constexpr std::int64_t kRows = 128;      // of a work item
+constexpr std::int64_t kRows = 128;     // of a work item
 constexpr std::int64_t kColumns = 128;  // whose errors reach the columns after them in one product
 constexpr int kSweeps = 3;              // of refinement
 constexpr int kMaxUnit = 8;
