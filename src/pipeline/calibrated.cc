@@ -92,13 +92,14 @@ class Loop {
       if (!run_.options->sequential)
         NARROW_TRY(advance(run_.source, l, quantized_, {runtime::Compute::kStored}));
       NARROW_TRY(finish_part(prefix, layer_matrices, {}));
-    } else if (run_.options->sequential && run_.method->encoder->stepwise) {
-      return by_parts(l, prefix, layer_matrices);
+      if (run_.options->sequential) NARROW_TRY(advance(overlay_, l, quantized_, {runtime::Compute::kStored}));
     } else {
-      NARROW_TRY(part(l, prefix, layer_matrices, {{}, Half::kBoth, true}));
+      for (const Part& p : parts()) NARROW_TRY(part(l, prefix, layer_matrices, p));
     }
-    if (run_.options->sequential) NARROW_TRY(advance(overlay_, l, quantized_, {runtime::Compute::kStored}));
-    done_with(prefix);
+    for (std::size_t i = 0; i < run_.plan->types.size(); ++i) {
+      if (info(i).name.starts_with(prefix)) overlay_->restore(i);
+    }
+    moments_.clear();
     return {};
   }
 
@@ -109,28 +110,17 @@ class Loop {
     bool ends;
   };
 
-  // In the order in which a layer computes: each part sees what the parts before it have become.
-  Status by_parts(std::int64_t l, const std::string& prefix, const std::vector<std::size_t>& layer_matrices) {
+  // Of a layer: one, or in the order in which it computes, so that each sees what those before it have
+  // become.
+  std::vector<Part> parts() const {
+    if (!run_.options->sequential || !run_.method->encoder->stepwise) return {{{}, Half::kBoth, true}};
     const bool halves = !run_.source->config().parallel_residual;
     const Half first = halves ? Half::kAttention : Half::kBoth,
                second = halves ? Half::kFeedForward : Half::kBoth;
-    const Part parts[] = {{{Tap::kAttention}, first, false},
-                          {{Tap::kAttnOutput}, first, halves},
-                          {{Tap::kFeedForward, Tap::kExpert}, second, false},
-                          {{Tap::kFfnDown, Tap::kExpertDown}, second, true}};
-    for (const Part& p : parts) {
-      NARROW_TRY(part(l, prefix, layer_matrices, p));
-      if (p.ends) NARROW_TRY(advance(overlay_, l, quantized_, {runtime::Compute::kStored, 1, p.half}));
-    }
-    done_with(prefix);
-    return {};
-  }
-
-  void done_with(const std::string& prefix) {
-    for (std::size_t i = 0; i < run_.plan->types.size(); ++i) {
-      if (info(i).name.starts_with(prefix)) overlay_->restore(i);
-    }
-    moments_.clear();
+    return {{{Tap::kAttention}, first, false},
+            {{Tap::kAttnOutput}, first, halves},
+            {{Tap::kFeedForward, Tap::kExpert}, second, false},
+            {{Tap::kFfnDown, Tap::kExpertDown}, second, true}};
   }
 
   // The matrices behind the part's taps, from their moments on.
@@ -147,7 +137,9 @@ class Loop {
     NARROW_ASSIGN(moments_, collect_moments(run_.source, overlay_, l, *run_.windows, original_, quantized_,
                                             options, progress_));
     drop_source();
-    return finish_part(prefix, layer_matrices, p.taps);
+    NARROW_TRY(finish_part(prefix, layer_matrices, p.taps));
+    if (!p.ends || !run_.options->sequential) return {};
+    return advance(overlay_, l, quantized_, {runtime::Compute::kStored, 1, p.half});
   }
 
   // Pages of the source's file that were read are not needed again soon, and Hessians want the memory.

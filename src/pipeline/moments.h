@@ -54,9 +54,9 @@ struct MomentOptions {
 };
 
 // Leads both streams through layer `layer`, `original` through `source`'s and `quantized` through `overlay`'s
-// weights, multiplied as inference multiplies them, and collects. In matched steps `original` moves on to
-// after the layer, the rest of it is never touched. Tokens of extraordinary energy are scaled down. An expert
-// that few tokens chose is counted as if it had also seen kExpertPrior tokens of the experts' mean.
+// weights, multiplied as inference multiplies them, and collects. Tokens of extraordinary energy are scaled
+// down. An expert that few tokens chose is counted as if it had also seen kExpertPrior tokens of the experts'
+// mean.
 Result<std::map<TapKey, Moments>> collect_moments(const std::shared_ptr<const model::ModelSource>& source,
                                                   const std::shared_ptr<const model::ModelSource>& overlay,
                                                   std::int64_t layer, const calib::TokenWindows& windows,

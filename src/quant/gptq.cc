@@ -230,19 +230,6 @@ void move(const Problem& p, const Chunk& c, std::int64_t at, std::int64_t n, con
   }
 }
 
-// Block b has changed: its values into y, their changes into g.
-void take_block(const Problem& p, const Chunk& c, std::int64_t b, CodeRow& row, Work& t) {
-  const std::int64_t block = row.block();
-  float* y = c.y + b * block;
-  std::copy_n(y, block, t.delta.begin());
-  row.block_values(b, y);
-  for (std::int64_t i = 0; i < block; ++i) {
-    float& d = t.delta[static_cast<std::size_t>(i)];
-    d = y[i] - d;
-  }
-  move(p, c, b * block, block, t.delta.data());
-}
-
 float dot(const float* a, const float* b, std::int64_t n) {
   float lanes[8] = {};
   std::int64_t i = 0;
@@ -294,7 +281,13 @@ void refit(const Problem& p, const Chunk& c, std::int64_t b, CodeRow& row, Work&
   }
   if (!(loss < 0)) return;
   row.set_factors(b, new_d, new_min);
-  take_block(p, c, b, row, t);
+  std::copy_n(c.y + begin, block, t.ha.begin());
+  row.block_values(b, c.y + begin);
+  for (std::int64_t i = 0; i < block; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    t.delta[at] = c.y[begin + i] - t.ha[at];
+  }
+  move(p, c, begin, block, t.delta.data());
 }
 
 // Block b encoded anew, scales and all, for the values that would be best with the rest of the row as it is;
@@ -324,7 +317,8 @@ void encode_again(const Problem& p, const Chunk& c, std::int64_t b, bool search,
             (static_cast<double>(hd) - 2.0 * static_cast<double>(g[begin + i]));
   }
   if (loss < 0) {
-    take_block(p, c, b, row, t);
+    std::copy(t.hm.begin(), t.hm.end(), c.y + begin);
+    move(p, c, begin, block, t.delta.data());
   } else {
     row.restore_block(b);
   }

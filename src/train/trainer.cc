@@ -107,7 +107,7 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teac
   o.loss.logit_scale = student.config().logit_scale;
   o.loss.softcap = student.config().final_softcap;
   if (teacher == nullptr && o.teacher_cache == nullptr) o.loss.kl_weight = 0;
-  if (o.hidden_weight > 0 && teacher == nullptr) {
+  if (o.hidden_weight > 0 && (teacher == nullptr || o.teacher_cache != nullptr || o.loss.kl_weight == 0)) {
     return make_error(ErrorCode::kInvalidArgument, "--hidden-weight {}: needs a model to be near to",
                       o.hidden_weight);
   }
@@ -140,7 +140,8 @@ Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
   in.targets = at::roll(batch.tokens, {-1}, {1}).reshape({-1}).to(device).index_select(0, picked);
   const std::int64_t width = student_.config().n_embd;
   std::vector<at::Tensor> wanted, own;  // behind the layers
-  const bool by_layers = options_.hidden_weight > 0;
+  const bool by_layers =
+      options_.hidden_weight > 0 && at::GradMode::is_enabled();  // validation asks for none
   if (options_.teacher_cache != nullptr && options_.loss.kl_weight > 0) {
     NARROW_ASSIGN(const TeacherTopK all, options_.teacher_cache->get(batch.tokens, teacher_));
     in.top_k = TeacherTopK{all.ids.index_select(0, rows_here).to(device),
