@@ -19,9 +19,11 @@ struct TrainLoop {
   // UTF-8 text, or .jsonl with {"messages": [...]} (only the assistant's tokens are learned) or {"text":
   // ...}.
   std::vector<std::filesystem::path> texts;
-  std::int64_t n_ctx = 512;              // tokens of a window
-  std::int64_t batch_tokens = 1024;      // of a step, of all processes together; rounded up to whole windows
-  std::int64_t micro_batch = 1;          // windows in memory at a time
+  std::int64_t n_ctx = 512;          // tokens of a window
+  std::int64_t batch_tokens = 1024;  // of a step, of all processes together; rounded up to whole windows
+  std::int64_t micro_batch = 1;      // windows in memory at a time
+  // Only the logits of every n-th position are computed and learned from, others in the next step.
+  std::int64_t logits_every = 1;
   std::int64_t validation_windows = 16;  // held out, evenly spread over the texts
   // How long: steps; or minutes, after which it ends with the step that it is in (the schedule is stretched
   // to what a measurement of the first steps expects). Both: whichever comes first.
@@ -70,7 +72,8 @@ struct QatOptions {
   std::int64_t block_steps = 100;  // of each layer
   LoraOptions lora;
   bool learn_scales = true;  // by gradients (LSQ, Esser et al. 2020); false: scales stay as they are
-  double lr_scales = 1e-3;   // of scales, relative to their size
+  double lr_scales = 1e-3;   // of weights' scales, relative to their size
+  double lr_inputs = 2e-2;   // of activations' static scales, relative to their size
   // Mean KL(teacher || student) of the next token (Hinton et al. 2015) and next-token cross-entropy.
   double kl_weight = 1, ce_weight = 0, temperature = 1;
   // Of the squared distance from the source's residual stream behind each layer, relative to its energy:

@@ -19,6 +19,8 @@ void visit_loop(Loop& o, Visit&& visit) {
   visit("ctx", o.n_ctx, "Tokens of a window");
   visit("batch_tokens", o.batch_tokens, "Tokens of a step, rounded up to whole windows");
   visit("micro_batch", o.micro_batch, "Windows in memory at a time");
+  visit("logits_every", o.logits_every,
+        "Learn from every n-th position's logits only, from others in the next step");
   visit("validation_windows", o.validation_windows, "Windows held out to validate on, evenly spread");
   visit("steps", o.steps, "Updates to make");
   visit("minutes", o.max_minutes, "Time to train for, instead of --steps or as a limit to them");
@@ -64,7 +66,8 @@ void visit_fields(QatOptions& o, Visit&& visit) {
   visit("block_steps", o.block_steps, "Updates of each layer in training block by block");
   visit_lora(o.lora, visit);
   visit("learn_scales", o.learn_scales, "Scales by gradients (LSQ)");
-  visit("lr_scales", o.lr_scales, "Learning rate of scales, relative to their size");
+  visit("lr_scales", o.lr_scales, "Learning rate of weights' scales, relative to their size");
+  visit("lr_inputs", o.lr_inputs, "Learning rate of activations' static scales, relative to their size");
   visit("kl_weight", o.kl_weight, "Of KL divergence from the source");
   visit("ce_weight", o.ce_weight, "Of next-token cross-entropy");
   visit("temperature", o.temperature, "Of both distributions in the KL divergence");

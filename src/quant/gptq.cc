@@ -394,7 +394,7 @@ Status each_chunk(const Problem& p, const std::vector<std::size_t>& rows, std::i
 }
 
 // Codes and scales of the rows of t.rows, given what error feedback made of them, by descent on the same
-// loss.
+// loss. Leaves in t.y what they decode to, in t.g H (w - y).
 Status refine(const Problem& p, bool search, const float* w, Work& t) {
   const std::int64_t k = p.k, block = t.rows.front().block();
   const auto count = static_cast<std::int64_t>(t.rows.size());
@@ -472,9 +472,16 @@ Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, s
     std::memcpy(dst + static_cast<std::size_t>(r) * stride, t.rows[static_cast<std::size_t>(r)].stored(),
                 stride);
   }
-  std::vector<double> chosen, rounded;
-  differences(w, dst, spec.format, rows, k, t.open.data());
-  NARROW_TRY(row_errors(rows, k, t.open.data(), p.exact, t.product, chosen));
+  // g is of the damped Hessian.
+  std::vector<double> chosen(static_cast<std::size_t>(rows), 0.0), rounded;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t j = 0; j < k; ++j) {
+      const auto at = static_cast<std::size_t>(r * k + j), diagonal = static_cast<std::size_t>(j * k + j);
+      const float d = w[at] - t.y[at];
+      chosen[static_cast<std::size_t>(r)] +=
+          static_cast<double>(d) * static_cast<double>(t.g[at] - (p.h[diagonal] - p.exact[diagonal]) * d);
+    }
+  }
   differences(w, nearest.data(), spec.format, rows, k, t.open.data());
   NARROW_TRY(row_errors(rows, k, t.open.data(), p.exact, t.product, rounded));
   for (std::size_t r = 0; r < chosen.size(); ++r) {

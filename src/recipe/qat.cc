@@ -126,6 +126,7 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
                 trainer_options(o.loop, {o.kl_weight, o.ce_weight, o.temperature}, o.output, recipe,
                                 processes.rank(), processes.world()));
   trainer_opts.lr_scales = o.lr_scales;
+  trainer_opts.lr_inputs = o.lr_inputs;
   trainer_opts.hidden_weight = o.hidden_weight;
   trainer_opts.observe_steps = o.observe_steps;
   trainer_opts.freeze_step = o.freeze_step;
@@ -160,6 +161,7 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
     blocks.steps = o.block_steps;
     blocks.lr = o.loop.lr;
     blocks.lr_scales = o.lr_scales;
+    blocks.lr_inputs = o.lr_inputs;
     blocks.clip_norm = o.loop.clip;
     blocks.seed = o.loop.seed;
     NARROW_TRY(train::train_blocks(*student.decoder, *teacher, data, blocks, progress));

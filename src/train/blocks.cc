@@ -72,7 +72,7 @@ class Blocks {
 
   std::vector<Parameter> of_layer(std::int64_t layer) {
     const std::string prefix = fmt::format("blk.{}.", layer);
-    std::vector<Parameter> out = trained_parameters(student_, o_.lr, o_.lr_scales, 0.0);
+    std::vector<Parameter> out = trained_parameters(student_, {o_.lr, o_.lr_scales, o_.lr_inputs}, 0.0);
     std::erase_if(out, [&](const Parameter& p) { return p.name.rfind(prefix, 0) != 0; });
     return out;
   }

@@ -12,22 +12,28 @@
 namespace narrow::train {
 namespace {
 
-// Every node of the decoder once, with the name it is known by: a weight's, or that of the first weight it
-// feeds.
-void collect_nodes(const Decoder& decoder, std::vector<std::string>& names,
-                   std::vector<std::shared_ptr<Node>>& nodes) {
+// Every node of the decoder once.
+std::vector<NamedNode> collect_nodes(const Decoder& decoder) {
+  std::vector<NamedNode> out;
   std::set<const Node*> seen;
-  const auto add = [&](const std::string& name, const std::shared_ptr<Node>& node) {
-    if (!node || !seen.insert(node.get()).second) return;
-    names.push_back(name);
-    nodes.push_back(node);
+  const auto add = [&](const std::string& name, const std::shared_ptr<Node>& node, bool activations) {
+    if (node && seen.insert(node.get()).second) out.push_back({name, node, activations});
   };
-  for (const auto& [name, node] : decoder.weight_nodes()) add(name, node);
-  for (const auto& [name, node] : decoder.input_nodes()) add(name + ".input", node);
+  for (const auto& [name, node] : decoder.weight_nodes()) add(name, node, false);
+  for (const auto& [name, node] : decoder.input_nodes()) add(name + ".input", node, true);
   for (std::size_t i = 0; i < decoder.cache_nodes().size(); ++i) {
-    add(fmt::format("blk.{}.keys", i), decoder.cache_nodes()[i].first);
-    add(fmt::format("blk.{}.values", i), decoder.cache_nodes()[i].second);
+    add(fmt::format("blk.{}.keys", i), decoder.cache_nodes()[i].first, true);
+    add(fmt::format("blk.{}.values", i), decoder.cache_nodes()[i].second, true);
   }
+  return out;
+}
+
+// Rows of a micro-batch [windows, tokens] whose logits are compared: of those of the mask, in training each
+// `every`-th place of a window, in turn from step to step.
+at::Tensor compared_rows(const at::Tensor& mask, std::int64_t every, std::int64_t step) {
+  const at::Tensor rows = mask.reshape({-1}).nonzero().squeeze(-1);
+  if (every == 1) return rows;
+  return rows.masked_select((rows.remainder(mask.size(1)) + step).remainder(every) == 0);
 }
 
 Status check(const TrainerOptions& o, const Dataset& data) {
@@ -37,6 +43,7 @@ Status check(const TrainerOptions& o, const Dataset& data) {
   if (o.steps < 0 || o.max_seconds < 0) return bad(fmt::format("--steps {}: at least 1", o.steps));
   if (o.steps == 0 && o.max_seconds == 0) return bad("say how long: --steps N or --minutes N");
   if (o.micro_windows < 1) return bad(fmt::format("--micro-batch {}: at least 1 window", o.micro_windows));
+  if (o.logits_every < 1) return bad(fmt::format("--logits-every {}: at least 1", o.logits_every));
   if (!(o.lr >= 0) || !std::isfinite(o.lr)) return bad(fmt::format("--lr {}: 0 or more", o.lr));
   if (o.loss.kl_weight < 0 || o.loss.ce_weight < 0 || !(o.loss.temperature > 0)) {
     return bad("the loss needs weights of 0 or more and a temperature above 0");
@@ -68,11 +75,10 @@ Trainer::Trainer(Decoder& student, Decoder* teacher, const Dataset& data, const 
       options_(options),
       optimizer_(std::move(optimizer)),
       group_(group),
-      planned_(options.steps > 0) {
-  collect_nodes(student_, node_names_, nodes_);
-}
+      nodes_(collect_nodes(student)),
+      planned_(options.steps > 0) {}
 
-std::vector<Parameter> trained_parameters(const Decoder& student, double lr, double lr_scales,
+std::vector<Parameter> trained_parameters(const Decoder& student, const LearningRates& rates,
                                           double weight_decay) {
   std::vector<Parameter> parameters;
   for (const auto& [name, w] : student.weights()) {
@@ -82,18 +88,16 @@ std::vector<Parameter> trained_parameters(const Decoder& student, double lr, dou
     parameters.push_back({name + ".lora_a", lora.a, 1.0, 0.0});
     parameters.push_back({name + ".lora_b", lora.b, 1.0, 0.0});
   }
-  std::vector<std::string> names;
-  std::vector<std::shared_ptr<Node>> nodes;
-  collect_nodes(student, names, nodes);
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
-    for (const NamedTensor& p : nodes[i]->parameters()) {
+  for (const NamedNode& n : collect_nodes(student)) {
+    const double rate = n.activations ? rates.inputs : rates.scales;
+    for (const NamedTensor& p : n.node->parameters()) {
       if (!p.tensor.requires_grad()) continue;
       // Adam's steps are of the learning rate's size whatever the gradient's: a range needs steps of its own
       // size.
       const double size = p.tensor.detach().abs().mean().item<double>();
       const double relative = size > 0 ? size : 1.0;
-      parameters.push_back(
-          {names[i] + "." + p.name, p.tensor, lr > 0 ? lr_scales * relative / lr : 0.0, 0.0});
+      const double factor = rates.weights > 0 ? rate * relative / rates.weights : 0.0;
+      parameters.push_back({n.name + "." + p.name, p.tensor, factor, 0.0});
     }
   }
   return parameters;
@@ -116,7 +120,8 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teac
         ErrorCode::kInvalidArgument,
         "nothing to learn from: a teacher for the KL divergence, or a weight for cross-entropy");
   }
-  std::vector<Parameter> parameters = trained_parameters(student, o.lr, o.lr_scales, o.weight_decay);
+  std::vector<Parameter> parameters =
+      trained_parameters(student, {o.lr, o.lr_scales, o.lr_inputs}, o.weight_decay);
   if (parameters.empty()) return make_error(ErrorCode::kInvalidArgument, "no weight is left to train");
   NARROW_ASSIGN(AdamW optimizer, AdamW::create(std::move(parameters), o.adamw));
   return std::unique_ptr<Trainer>(new Trainer(student, teacher, data, o, std::move(optimizer), group));
@@ -126,22 +131,23 @@ void Trainer::set_phase(std::int64_t step) {
   Phase phase = Phase::kOn;
   if (step < options_.observe_steps) phase = Phase::kObserve;
   if (options_.freeze_step >= 0 && step >= options_.freeze_step) phase = Phase::kFrozen;
-  for (const auto& node : nodes_) node->set_phase(phase);
+  for (const NamedNode& n : nodes_) n.node->set_phase(phase);
 }
 
-Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
+Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows, std::int64_t step) {
   const at::Device device = student_.weights().begin()->second.device();
   const at::Tensor tokens = batch.tokens.to(device);
-  const at::Tensor rows_here = batch.mask.reshape({-1}).nonzero().squeeze(-1);
+  const bool trains = at::GradMode::is_enabled();
+  const std::int64_t every = trains ? options_.logits_every : 1;
+  const at::Tensor rows_here = compared_rows(batch.mask, every, step);
   const at::Tensor picked = rows_here.to(device);
-  if (picked.numel() == 0) return Totals{};
+  if (!batch.mask.any().item<bool>()) return Totals{};
   LossInput in;
   // Position i predicts token i + 1; the mask is off at the last one.
   in.targets = at::roll(batch.tokens, {-1}, {1}).reshape({-1}).to(device).index_select(0, picked);
   const std::int64_t width = student_.config().n_embd;
-  std::vector<at::Tensor> wanted, own;  // behind the layers
-  const bool by_layers =
-      options_.hidden_weight > 0 && at::GradMode::is_enabled();  // validation asks for none
+  std::vector<at::Tensor> wanted, own;                          // behind the layers
+  const bool by_layers = options_.hidden_weight > 0 && trains;  // validation asks for none
   if (options_.teacher_cache != nullptr && options_.loss.kl_weight > 0) {
     NARROW_ASSIGN(const TeacherTopK all, options_.teacher_cache->get(batch.tokens, teacher_));
     in.top_k = TeacherTopK{all.ids.index_select(0, rows_here).to(device),
@@ -155,7 +161,7 @@ Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
   in.hidden = h.reshape({-1, width}).index_select(0, picked);
   in.head_weight = student_.head_weight();
   LossOptions o = options_.loss;
-  o.rows = rows;
+  o.rows = rows / static_cast<double>(every);
   const Loss loss = head_loss(in, o);
   Totals totals{loss.kl, loss.ce};
   at::Tensor value = loss.value;
@@ -164,7 +170,7 @@ Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows) {
     totals.hidden = distance.item<double>();
     value = value + options_.hidden_weight * distance;
   }
-  if (at::GradMode::is_enabled() && value.requires_grad()) torch::autograd::backward({value}, {});
+  if (trains && value.requires_grad()) torch::autograd::backward({value}, {});
   return totals;
 }
 
@@ -198,7 +204,7 @@ Result<StepMetrics> Trainer::gradients(std::int64_t step) {
   for (std::int64_t w = 0; w < batch.tokens.size(0); w += options_.micro_windows) {
     const std::int64_t n = std::min(options_.micro_windows, batch.tokens.size(0) - w);
     NARROW_ASSIGN(const Totals t, forward({batch.tokens.narrow(0, w, n), batch.mask.narrow(0, w, n)},
-                                          static_cast<double>(rows)));
+                                          static_cast<double>(rows), step));
     totals.kl += t.kl;
     totals.ce += t.ce;
     totals.hidden += t.hidden;
@@ -218,15 +224,15 @@ Result<Validation> Trainer::validate(std::int64_t done) {
   const at::NoGradGuard off;
   student_.forget_quantized();
   // What is measured does not move ranges; before anything was observed there is nothing to quantize with.
-  for (const auto& node : nodes_)
-    node->set_phase(done < options_.observe_steps ? Phase::kOff : Phase::kFrozen);
+  for (const NamedNode& n : nodes_)
+    n.node->set_phase(done < options_.observe_steps ? Phase::kOff : Phase::kFrozen);
   Validation v;
   v.step = done;
   std::int64_t rows = 0;
   for (std::int64_t w = 0; w < data_.validation_windows(); w += options_.validation_batch) {
     const Batch batch =
         data_.validation(w, std::min(options_.validation_batch, data_.validation_windows() - w));
-    NARROW_ASSIGN(const Totals t, forward(batch, 1.0));
+    NARROW_ASSIGN(const Totals t, forward(batch, 1.0, done));
     rows += batch.counted();
     v.kl += t.kl;
     v.ce += t.ce;
@@ -337,10 +343,10 @@ std::vector<NamedTensor> Trainer::state() const {
   std::vector<NamedTensor> out;
   for (const Parameter& p : optimizer_.parameters())
     out.push_back({"parameter." + p.name, p.tensor.detach()});
-  for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    for (const NamedTensor& b : nodes_[i]->buffers()) {
+  for (const NamedNode& n : nodes_) {
+    for (const NamedTensor& b : n.node->buffers()) {
       // What a fixed node starts from is in the start file.
-      if (b.name != "start") out.push_back({"buffer." + node_names_[i] + "." + b.name, b.tensor});
+      if (b.name != "start") out.push_back({"buffer." + n.name + "." + b.name, b.tensor});
     }
   }
   for (NamedTensor& t : optimizer_.state()) out.push_back(std::move(t));

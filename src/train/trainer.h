@@ -38,12 +38,16 @@ struct TrainerOptions {
   BatchPlan batch;                 // windows of a step; rank and world are the process group's
   std::int64_t micro_windows = 2;  // of them in memory at a time
   double lr = 1e-4;                // of weights, at the schedule's peak
-  double lr_scales = 1e-3;         // of the nodes' learned ranges, relative to their size
+  double lr_scales = 1e-3;         // of weights' learned ranges, relative to their size
+  double lr_inputs = 2e-2;         // of activations' learned ranges, relative to their size
   double weight_decay = 0.0;       // of matrices
   double clip_norm = 1.0;          // of the whole gradient; 0: none
   double warmup_share = 0;         // of the steps, where their number is only known later
   Schedule schedule;               // its `steps` are this run's
   AdamWOptions adamw;
+  // Only every n-th position's logits are compared, others in the next step: with large vocabularies they are
+  // most of the work, and `hidden_weight` learns from all positions.
+  std::int64_t logits_every = 1;
   LossOptions loss;  // logit_scale, softcap and rows are set by the trainer
   // Of the squared distance from the teacher's residual stream behind each layer, relative to its energy,
   // mean over layers and tokens (FitNets, Romero et al. 2014; TinyBERT, Jiao et al. 2019). Needs a teacher.
@@ -79,9 +83,21 @@ struct TrainerReport {
   double seconds = 0;                   // of training steps, in this run
 };
 
+// A fake-quantize node with the name it is known by: its weight's, or that of the first weight it feeds.
+struct NamedNode {
+  std::string name;
+  std::shared_ptr<Node> node;
+  bool activations = false;  // or weights
+};
+
+// As TrainerOptions has them.
+struct LearningRates {
+  double weights, scales, inputs;
+};
+
 // All that requires gradients: weights, LoRAs, and the nodes' parameters ("<weight>.scale"), whose learning
-// rate is `lr_scales` times their own mean size.
-std::vector<Parameter> trained_parameters(const Decoder& student, double lr, double lr_scales,
+// rate is that of scales or inputs times their own mean size.
+std::vector<Parameter> trained_parameters(const Decoder& student, const LearningRates& rates,
                                           double weight_decay);
 
 class Trainer {
@@ -109,7 +125,7 @@ class Trainer {
     double kl = 0, ce = 0, hidden = 0;
   };
   // One micro-batch; adds to gradients when they are enabled. `rows`: predictions of the whole step.
-  Result<Totals> forward(const Batch& batch, double rows);
+  Result<Totals> forward(const Batch& batch, double rows, std::int64_t step);
   Status share(Totals& totals);
   void set_steps(std::int64_t steps);
   Status plan_steps(std::int64_t done, double seconds_per_step, double left);
@@ -126,8 +142,7 @@ class Trainer {
   TrainerOptions options_;
   AdamW optimizer_;
   Group* group_;
-  std::vector<std::shared_ptr<Node>> nodes_;  // each once
-  std::vector<std::string> node_names_;       // what each is attached to first
+  std::vector<NamedNode> nodes_;  // each once
   std::int64_t saved_step_ = -1;
   bool planned_ = true;  // how many steps the run has
 };

@@ -171,6 +171,47 @@ TEST_F(QatTest, Int8FilesKeepTheirForm) {
   }
 }
 
+// Weights that hardly move beside static scales that do, or do not.
+TEST_F(QatTest, StaticScalesLearnAtARateOfTheirOwn) {
+  for (const double rate : {0.0, 0.02}) {
+    SCOPED_TRACE(rate);
+    QatOptions o = options("w8a8-static");
+    o.calibration.texts = {text_};
+    o.calibration.max_tokens = 512;
+    o.loop.steps = 10;
+    o.loop.lr = 1e-9;
+    o.lr_scales = 1e-9;
+    o.lr_inputs = rate;
+    QuantizeOptions start;
+    start.source = source_;
+    start.output = dir_ / "start.gguf";
+    start.type = o.type;
+    start.method = o.method;
+    start.calibration = o.calibration;
+    ASSERT_OK(pipeline::run_quantize(start, null_progress()));
+    o.start = start.output;
+    o.type.clear();
+    ASSERT_OK(qat(o));
+    const auto before = open(start.output), after = open(o.output);
+    int scales = 0;
+    for (const TensorInfo& t : before->tensors()) {
+      const std::optional<std::size_t> other = after->find(t.name);
+      ASSERT_TRUE(other.has_value()) << t.name;
+      const auto bytes = [](const TensorView& v) {
+        return std::string(reinterpret_cast<const char*>(v.data),
+                           static_cast<std::size_t>(v.shape.rows()) * v.stride_bytes());
+      };
+      const std::string was = bytes(before->view(*before->find(t.name))), is = bytes(after->view(*other));
+      const bool input = t.name.ends_with(".input_scale");
+      scales += input ? 1 : 0;
+      EXPECT_EQ(was == is, !input || rate == 0) << t.name;
+    }
+    EXPECT_GT(scales, 0);
+    fs::remove(start.output);
+    fs::remove(o.output);
+  }
+}
+
 TEST_F(QatTest, KilledRunsResumeToTheSameBytes) {
   QatOptions o = options("q4_0");
   o.loop.steps = 12;

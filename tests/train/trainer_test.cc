@@ -169,6 +169,65 @@ TEST(Trainer, LayersAreLearnedFrom) {
   EXPECT_LT(last[1], 0.9 * last[0]);
 }
 
+// Steps that compare every third position's logits see each of them once in three steps, however the windows
+// are grouped, and their losses and gradients add up to the whole's.
+TEST(Trainer, LogitsOfSomePositionsAddUpToAll) {
+  NARROW_REQUIRE_SHARED();
+  const Dataset data = some_text(8);
+  const auto teacher = trained_decoder("llama");
+  ASSERT_NE(teacher, nullptr);
+  const auto d = trained_decoder("llama");
+  {
+    const at::NoGradGuard off;
+    torch::manual_seed(4);
+    for (auto& [name, w] : d->weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
+  }
+  // Of the same windows: the step's number decides about the positions alone.
+  const auto whole = [&](std::int64_t every, std::int64_t micro) {
+    TrainerOptions o = plain_options(3);
+    o.loss.kl_weight = 1;
+    o.loss.ce_weight = 0.5;
+    o.logits_every = every;
+    o.micro_windows = micro;
+    o.batch.windows = data.training_windows();
+    auto trainer = Trainer::create(*d, teacher.get(), data, o);
+    EXPECT_OK(trainer.status());
+    double kl = 0, ce = 0;
+    std::vector<at::Tensor> sums;
+    for (std::int64_t step = 0; step < every; ++step) {
+      (*trainer)->optimizer().zero_gradients();
+      auto m = (*trainer)->gradients(step);
+      EXPECT_OK(m.status());
+      kl += m->kl / static_cast<double>(every);
+      ce += m->ce / static_cast<double>(every);
+      const auto& parameters = (*trainer)->optimizer().parameters();
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        const at::Tensor g = parameters[i].tensor.grad() / static_cast<double>(every);
+        if (step == 0) {
+          sums.push_back(g);
+        } else {
+          sums[i] += g;
+        }
+      }
+    }
+    (*trainer)->optimizer().zero_gradients();
+    return std::tuple(kl, ce, sums);
+  };
+  const auto [kl, ce, gradients] = whole(1, 2);
+  ASSERT_GT(kl, 0);
+  for (const std::int64_t micro : {1, 2}) {
+    SCOPED_TRACE(micro);
+    const auto [some_kl, some_ce, some] = whole(3, micro);
+    EXPECT_NEAR(some_kl, kl, 1e-5 * kl);
+    EXPECT_NEAR(some_ce, ce, 1e-5 * ce);
+    ASSERT_EQ(some.size(), gradients.size());
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      const double size = gradients[i].norm().item<double>();
+      EXPECT_LE((some[i] - gradients[i]).norm().item<double>(), 1e-4 * size) << i;
+    }
+  }
+}
+
 // Stopping anywhere and resuming gives the bits of a run that never stopped.
 TEST(Trainer, ResumedRunsEndTheSame) {
   NARROW_REQUIRE_SHARED();
@@ -252,6 +311,9 @@ TEST(Trainer, BadOptionsAreNamed) {
   TrainerOptions o = plain_options(1);
   o.lr = -1;
   expect(o, "--lr -1");
+  o = plain_options(1);
+  o.logits_every = 0;
+  expect(o, "--logits-every 0");
   o = plain_options(1);
   o.loss.ce_weight = 0;
   expect(o, "nothing to learn from");
