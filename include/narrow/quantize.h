@@ -99,7 +99,7 @@ struct TensorLoss {  // weight-space error of one written tensor
   double relative_rms = 0, sqnr_db = 0;
   // With compare_rounding, over the calibration tokens: E|(W - Q) x|^2 / E|W x|^2, and the same with W
   // rounded to nearest, scales searched by E[x^2]; with gradients of the outputs, both weighted by them.
-  std::optional<double> output_error, rounded_output_error;
+  std::optional<double> output_error = {}, rounded_output_error = {};
 };
 
 struct QuantizeReport {

@@ -16,8 +16,8 @@ struct UnitCodec {
   // greater loss than that of the codes found in the block; exact for a diagonal M; else the best of a list
   // of candidates. Finite inputs; any thread; the same inputs give the same bytes.
   void (*decide)(std::byte* block, int u, const float* x, const float* metric, float* y);
-  int d_offset =
-      0;  // of the block's f16 factor, to which its values are proportional; -1: its bits are spread
+  // Of the block's f16 factor, to which its values are proportional; -1: its bits are spread.
+  int d_offset = 0;
 };
 
 // Null for formats whose weights are decided one by one, and for those without an encoder.

@@ -216,7 +216,7 @@ class FileWriter {
       }
       NARROW_TRY(input_parts(p));
       if (layout_.tensors[layout_.first[p]].format != t.format) {
-        losses.push_back({t.name, error.relative_rms(), error.sqnr_db(), {}, {}});
+        losses.push_back({t.name, error.relative_rms(), error.sqnr_db()});
       }
       done_bytes_ += t.bytes();
       progress_.update(done_bytes_ / 1'000'000, t.name);

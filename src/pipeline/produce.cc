@@ -21,7 +21,7 @@ std::vector<TensorLoss> losses_of(const QuantizeJob& job) {
     quant::WeightError error;
     error.sum_squared_error = note.value("squared_error", 0.0);
     error.sum_squared_weight = note.value("squared_weight", 0.0);
-    TensorLoss loss = {job.tensors()[i].name, error.relative_rms(), error.sqnr_db(), {}, {}};
+    TensorLoss loss = {job.tensors()[i].name, error.relative_rms(), error.sqnr_db()};
     if (note.contains("output_error")) {
       loss.output_error = note.value("output_error", 0.0);
       loss.rounded_output_error = note.value("rounded_output_error", 0.0);

@@ -53,6 +53,10 @@ Status check(const TrainerOptions& o, const Dataset& data) {
   return Dataset::check(o.batch);
 }
 
+// No token's distance counts for more than this many times the median of its window's: where a sink is lost,
+// its distance is a thousand times the others', and so are its gradients.
+constexpr double kMostDistance = 4.0;
+
 // Mean over layers of the squared distance of `own` from `wanted` [b, t, n_embd] relative to the latter's
 // energy, summed over the tokens of `mask` [b, t].
 at::Tensor hidden_distance(const std::vector<at::Tensor>& own, const std::vector<at::Tensor>& wanted,
@@ -60,7 +64,10 @@ at::Tensor hidden_distance(const std::vector<at::Tensor>& own, const std::vector
   at::Tensor sum = at::zeros({}, own.front().options());
   for (std::size_t i = 0; i < own.size(); ++i) {
     const at::Tensor energy = wanted[i].square().sum(-1).clamp_min(1e-12);
-    sum = sum + ((own[i] - wanted[i]).square().sum(-1) / energy * mask).sum();
+    const at::Tensor each = (own[i] - wanted[i]).square().sum(-1) / energy;
+    const at::Tensor most = kMostDistance * std::get<0>(each.detach().median(-1, true));
+    const at::Tensor share = (most / each.detach().clamp_min(1e-30)).clamp_max(1.0);
+    sum = sum + (each * share * mask).sum();
   }
   return sum / static_cast<double>(own.size());
 }
@@ -268,8 +275,14 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
 
   const auto windows = static_cast<std::uint64_t>(options_.batch.windows);
   const std::uint64_t step_tokens = windows * static_cast<std::uint64_t>(data_.n_ctx());
-  progress.begin("training", static_cast<std::uint64_t>(options_.steps) * step_tokens, "tokens");
-  progress.update(static_cast<std::uint64_t>(step) * step_tokens, "");
+  std::int64_t shown_from = step;
+  // What was done before counts neither as done nor for the rate.
+  const auto show = [&] {
+    shown_from = step;
+    const std::int64_t left = std::max<std::int64_t>(options_.steps - step, 0);
+    progress.begin("training", static_cast<std::uint64_t>(left) * step_tokens, "tokens");
+  };
+  show();
   const auto stop = [&](Status why) -> Status {
     progress.end();
     return why;
@@ -306,13 +319,14 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
       if (options_.hidden_weight > 0) line["hidden"] = m.hidden;
       if (Status s = metrics.append(line); !s.ok()) return stop(s).error();
     }
-    progress.update(static_cast<std::uint64_t>(step) * step_tokens, fmt::format("loss {:.4f}", m.loss));
+    progress.update(static_cast<std::uint64_t>(step - shown_from) * step_tokens,
+                    fmt::format("loss {:.4f}", m.loss));
     if (step == first + 1) timed_from = std::chrono::steady_clock::now();
     if (!planned_ && step == first + kTimedSteps) {
       const double each = seconds_since(timed_from) / static_cast<double>(kTimedSteps - 1);
       if (Status s = plan_steps(step, each, options_.max_seconds - seconds_since(begin)); !s.ok())
         return stop(s).error();
-      progress.begin("training", static_cast<std::uint64_t>(options_.steps) * step_tokens, "tokens");
+      show();
     }
     const bool late =
         options_.max_seconds > 0 && group_ == nullptr && seconds_since(begin) > 1.05 * options_.max_seconds;

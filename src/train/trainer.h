@@ -50,7 +50,8 @@ struct TrainerOptions {
   std::int64_t logits_every = 1;
   LossOptions loss;  // logit_scale, softcap and rows are set by the trainer
   // Of the squared distance from the teacher's residual stream behind each layer, relative to its energy,
-  // mean over layers and tokens (FitNets, Romero et al. 2014; TinyBERT, Jiao et al. 2019). Needs a teacher.
+  // mean over layers and tokens (FitNets, Romero et al. 2014; TinyBERT, Jiao et al. 2019); a token's counts
+  // for at most four times the median of its window's. Needs a teacher.
   double hidden_weight = 0;
   // Nodes observe without quantizing before `observe_steps`, and their ranges stop moving at `freeze_step`
   // (-1: never).

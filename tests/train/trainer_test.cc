@@ -169,6 +169,48 @@ TEST(Trainer, LayersAreLearnedFrom) {
   EXPECT_LT(last[1], 0.9 * last[0]);
 }
 
+// A token that is lost counts for four times the median of its window's distances, however far away it is.
+TEST(Trainer, LostTokensDoNotDrownTheOthers) {
+  NARROW_REQUIRE_SHARED();
+  const Dataset data = some_text(8);
+  const auto teacher = trained_decoder("llama"), d = trained_decoder("llama");
+  ASSERT_NE(teacher, nullptr);
+  TrainerOptions o = plain_options(1);
+  o.loss.kl_weight = 1;
+  o.loss.ce_weight = 0;
+  o.hidden_weight = 1;
+  const Batch batch = data.batch(0, o.batch);
+  std::vector<at::Tensor> own, wanted;
+  {
+    const at::NoGradGuard off;
+    torch::manual_seed(4);
+    for (auto& [name, w] : d->weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
+    d->weights().at("token_embd.weight")[batch.tokens[0][3]].mul_(-30.0);
+    d->hidden(batch.tokens, &own);
+    teacher->hidden(batch.tokens, &wanted);
+  }
+  double capped = 0, plain = 0;
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    const at::Tensor each = (own[i] - wanted[i]).square().sum(-1) / wanted[i].square().sum(-1);
+    for (std::int64_t w = 0; w < each.size(0); ++w) {
+      std::vector<float> row(each[w].data_ptr<float>(), each[w].data_ptr<float>() + each.size(1)),
+          sorted = row;
+      std::sort(sorted.begin(), sorted.end());
+      const float most = 4 * sorted[(sorted.size() - 1) / 2];
+      for (std::size_t t = 0; t < row.size(); ++t) {
+        if (!batch.mask[w][static_cast<std::int64_t>(t)].item<bool>()) continue;
+        capped += static_cast<double>(std::min(row[t], most));
+        plain += static_cast<double>(row[t]);
+      }
+    }
+  }
+  const double rows = static_cast<double>(batch.counted()) * static_cast<double>(own.size());
+  ASSERT_OK_AND_ASSIGN(const auto trainer, Trainer::create(*d, teacher.get(), data, o));
+  ASSERT_OK_AND_ASSIGN(const StepMetrics m, trainer->gradients(0));
+  EXPECT_NEAR(m.hidden, capped / rows, 1e-4 * capped / rows);
+  EXPECT_LT(capped, 0.7 * plain);
+}
+
 // Steps that compare every third position's logits see each of them once in three steps, however the windows
 // are grouped, and their losses and gradients add up to the whole's.
 TEST(Trainer, LogitsOfSomePositionsAddUpToAll) {
@@ -226,6 +268,50 @@ TEST(Trainer, LogitsOfSomePositionsAddUpToAll) {
       EXPECT_LE((some[i] - gradients[i]).norm().item<double>(), 1e-4 * size) << i;
     }
   }
+}
+
+// Progress counts what this run still does, so that its rate is that of the work.
+TEST(Trainer, ProgressCountsWhatIsLeft) {
+  NARROW_REQUIRE_SHARED();
+  struct Sink final : ProgressSink {
+    std::uint64_t total = 0, done = 0, most = 0;
+    void begin(std::string_view, std::uint64_t all, std::string_view) override { total = all, done = 0; }
+    void update(std::uint64_t n, std::string_view) override {
+      most = std::max(most, n - done);
+      done = n;
+    }
+    void end() override {}
+    void note(std::string_view) override {}
+  };
+  const Dataset data = some_text(8);
+  const TempDir dir;
+  const auto d = trained_decoder("llama");
+  ASSERT_NE(d, nullptr);
+  TrainerOptions o = plain_options(2);
+  o.checkpoint = dir / "run.checkpoint";
+  const auto tokens = static_cast<std::uint64_t>(o.batch.windows * data.n_ctx());
+  const auto run = [&](std::uint64_t steps) {
+    Sink sink;
+    auto trainer = Trainer::create(*d, nullptr, data, o);
+    ASSERT_OK(trainer.status());
+    ASSERT_OK((*trainer)->run(sink).status());
+    EXPECT_EQ(sink.total, steps * tokens);
+    EXPECT_EQ(sink.done, sink.total);
+    EXPECT_EQ(sink.most, tokens);
+  };
+  run(2);
+  o.steps = 5;
+  o.resume = true;
+  run(3);
+  // A run of minutes is planned after its first steps.
+  o.resume = false;
+  o.steps = 0;
+  o.max_seconds = 1;
+  Sink sink;
+  ASSERT_OK_AND_ASSIGN(const auto trainer, Trainer::create(*d, nullptr, data, o));
+  ASSERT_OK(trainer->run(sink).status());
+  EXPECT_EQ(sink.most, tokens);
+  EXPECT_GT(sink.total, 0);
 }
 
 // Stopping anywhere and resuming gives the bits of a run that never stopped.
