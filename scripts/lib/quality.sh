@@ -1,7 +1,9 @@
-# What bench/quality and bench/qat share: references, texts, gradients, evaluations. Source after common.sh and peers.sh.
+# What bench/quality and bench/qat share: references, texts, gradients, evaluations. Source after
+# common.sh.
 # References are SmolLM2-135M-Instruct and gemma-3-270m with ungridded weights (shared/tools/make_reference.py), since
 # weights that lie on a grid would look lossless in it. Sets TEXT (the test text), CALIB (nothing of the test text), OUT
 # (what is kept between runs).
+source scripts/lib/peers.sh
 fetch_text
 fetch_llama
 python_env numpy gguf
@@ -35,6 +37,14 @@ use_gradients() {
   [ "$2" != 0 ] || return 0
   [ -f "$gradients" ] || "$NARROW" -q gradients "$REFERENCE" --text "${CALIB[@]}" --tokens "$2" -o "$gradients"
   BY=(--gradients "$gradients")
+}
+
+# quantize_best OUT OPTION...: by METHOD, calibrated on TOKENS tokens, with the gradients that use_gradients set.
+quantize_best() {
+  local out="$1"
+  shift
+  "$NARROW" -q quantize "$REFERENCE" -o "$out" --method "$METHOD" --calib "${CALIB[@]}" --calib-tokens "$TOKENS" "${BY[@]}" "$@" \
+    >"$out.log" 2>&1 || die "narrow failed: see $out.log"
 }
 
 # peer_file MODEL TYPE: sets PEER, llama-quantize's file with the importance matrix.

@@ -31,6 +31,7 @@ struct Problem {
   int unit = 1;
   std::span<const float> exact;     // [k, k], undamped
   AlignedBuffer<float> h;           // [k, k], damped
+  std::vector<float> added;         // [k] to its diagonal
   AlignedBuffer<float> u;           // [k, k]: h^-1 = u^T u, columns in the order of `order`
   std::vector<std::int64_t> order;  // columns as they are decided; those of a unit stay together
   std::vector<float> importance;    // [k] 1 / [h^-1]_jj: what an error costs when others may still make up
@@ -135,8 +136,10 @@ Result<Problem> make_problem(std::int64_t k, Format format, std::span<const floa
   p.h.resize(static_cast<std::size_t>(k * k));
   std::copy(hessian.begin(), hessian.end(), p.h.data());
   for (std::int64_t j = 0; j < k; ++j) {
-    float& d = p.h[static_cast<std::size_t>(j * k + j)];
+    const auto at = static_cast<std::size_t>(j * k + j);
+    float& d = p.h[at];
     d += factor.damping * d + factor.floor;
+    p.added.push_back(d - hessian[at]);
   }
   const std::vector<float> importance = inverse_diagonal(p.u.data(), k);
   p.importance.resize(importance.size());
@@ -476,10 +479,10 @@ Status encode_rows(const Problem& p, const QuantizeSpec& spec, const float* w, s
   std::vector<double> chosen(static_cast<std::size_t>(rows), 0.0), rounded;
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t j = 0; j < k; ++j) {
-      const auto at = static_cast<std::size_t>(r * k + j), diagonal = static_cast<std::size_t>(j * k + j);
+      const auto at = static_cast<std::size_t>(r * k + j);
       const float d = w[at] - t.y[at];
       chosen[static_cast<std::size_t>(r)] +=
-          static_cast<double>(d) * static_cast<double>(t.g[at] - (p.h[diagonal] - p.exact[diagonal]) * d);
+          static_cast<double>(d) * static_cast<double>(t.g[at] - p.added[static_cast<std::size_t>(j)] * d);
     }
   }
   differences(w, nearest.data(), spec.format, rows, k, t.open.data());

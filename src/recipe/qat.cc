@@ -125,8 +125,7 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
   NARROW_ASSIGN(train::TrainerOptions trainer_opts,
                 trainer_options(o.loop, {o.kl_weight, o.ce_weight, o.temperature}, o.output, recipe,
                                 processes.rank(), processes.world()));
-  trainer_opts.lr_scales = o.lr_scales;
-  trainer_opts.lr_inputs = o.lr_inputs;
+  trainer_opts.rates = {o.loop.lr, o.lr_scales, o.lr_inputs};
   trainer_opts.hidden_weight = o.hidden_weight;
   trainer_opts.observe_steps = o.observe_steps;
   trainer_opts.freeze_step = o.freeze_step;
@@ -159,9 +158,7 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
   if (o.train.rfind("blocks", 0) == 0 && !trainer_opts.resume) {
     train::BlockOptions blocks;
     blocks.steps = o.block_steps;
-    blocks.lr = o.loop.lr;
-    blocks.lr_scales = o.lr_scales;
-    blocks.lr_inputs = o.lr_inputs;
+    blocks.rates = trainer_opts.rates;
     blocks.clip_norm = o.loop.clip;
     blocks.seed = o.loop.seed;
     NARROW_TRY(train::train_blocks(*student.decoder, *teacher, data, blocks, progress));

@@ -87,7 +87,7 @@ Result<train::TrainerOptions> trainer_options(const TrainLoop& loop, const train
   o.batch.world = world;
   o.micro_windows = loop.micro_batch;
   o.logits_every = loop.logits_every;
-  o.lr = loop.lr;
+  o.rates.weights = loop.lr;
   o.weight_decay = loop.weight_decay;
   o.clip_norm = loop.clip;
   o.adamw.beta1 = loop.beta1;

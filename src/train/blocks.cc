@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "base/rng.h"
-#include "train/optimizer.h"
 #include "train/schedule.h"
 #include "train/trainer.h"
 
@@ -72,7 +71,7 @@ class Blocks {
 
   std::vector<Parameter> of_layer(std::int64_t layer) {
     const std::string prefix = fmt::format("blk.{}.", layer);
-    std::vector<Parameter> out = trained_parameters(student_, {o_.lr, o_.lr_scales, o_.lr_inputs}, 0.0);
+    std::vector<Parameter> out = trained_parameters(student_, o_.rates, 0.0);
     std::erase_if(out, [&](const Parameter& p) { return p.name.rfind(prefix, 0) != 0; });
     return out;
   }
@@ -94,7 +93,7 @@ class Blocks {
         return make_error(ErrorCode::kNumeric, "layer {}: the loss is no number at step {}; lower --lr",
                           layer, step + 1);
       }
-      adam.step(o_.lr * schedule.factor(step), clip_scale(norm, o_.clip_norm));
+      adam.step(o_.rates.weights * schedule.factor(step), clip_scale(norm, o_.clip_norm));
       adam.zero_gradients();
     }
     return {};

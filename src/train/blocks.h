@@ -6,6 +6,7 @@
 #include "narrow/progress.h"
 #include "train/dataset.h"
 #include "train/decoder.h"
+#include "train/optimizer.h"
 
 namespace narrow::train {
 
@@ -13,7 +14,7 @@ struct BlockOptions {
   std::int64_t steps = 100;        // of each layer
   std::int64_t windows = 32;       // of the text, kept as activations [windows, n_ctx, n_embd] twice
   std::int64_t micro_windows = 2;  // of a step
-  double lr = 1e-4, lr_scales = 1e-3, lr_inputs = 2e-2;
+  LearningRates rates;
   double clip_norm = 1.0;
   std::uint64_t seed = 0;
 };

@@ -22,6 +22,12 @@ struct Parameter {
   double weight_decay = 0;  // decoupled, times the learning rate
 };
 
+struct LearningRates {
+  double weights = 1e-4;  // at the schedule's peak
+  double scales = 1e-3;   // of weights' learned ranges, relative to their size
+  double inputs = 2e-2;   // of activations' learned ranges, relative to their size
+};
+
 struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   // bf16 parameters only: an fp32 copy is what is updated, and the parameter its rounding. Without it, steps

@@ -44,7 +44,9 @@ Status check(const TrainerOptions& o, const Dataset& data) {
   if (o.steps == 0 && o.max_seconds == 0) return bad("say how long: --steps N or --minutes N");
   if (o.micro_windows < 1) return bad(fmt::format("--micro-batch {}: at least 1 window", o.micro_windows));
   if (o.logits_every < 1) return bad(fmt::format("--logits-every {}: at least 1", o.logits_every));
-  if (!(o.lr >= 0) || !std::isfinite(o.lr)) return bad(fmt::format("--lr {}: 0 or more", o.lr));
+  if (!(o.rates.weights >= 0) || !std::isfinite(o.rates.weights)) {
+    return bad(fmt::format("--lr {}: 0 or more", o.rates.weights));
+  }
   if (o.loss.kl_weight < 0 || o.loss.ce_weight < 0 || !(o.loss.temperature > 0)) {
     return bad("the loss needs weights of 0 or more and a temperature above 0");
   }
@@ -65,8 +67,8 @@ at::Tensor hidden_distance(const std::vector<at::Tensor>& own, const std::vector
   for (std::size_t i = 0; i < own.size(); ++i) {
     const at::Tensor energy = wanted[i].square().sum(-1).clamp_min(1e-12);
     const at::Tensor each = (own[i] - wanted[i]).square().sum(-1) / energy;
-    const at::Tensor most = kMostDistance * std::get<0>(each.detach().median(-1, true));
-    const at::Tensor share = (most / each.detach().clamp_min(1e-30)).clamp_max(1.0);
+    const at::Tensor now = each.detach(), most = kMostDistance * std::get<0>(now.median(-1, true));
+    const at::Tensor share = (most / now.clamp_min(1e-30)).clamp_max(1.0);
     sum = sum + (each * share * mask).sum();
   }
   return sum / static_cast<double>(own.size());
@@ -127,8 +129,7 @@ Result<std::unique_ptr<Trainer>> Trainer::create(Decoder& student, Decoder* teac
         ErrorCode::kInvalidArgument,
         "nothing to learn from: a teacher for the KL divergence, or a weight for cross-entropy");
   }
-  std::vector<Parameter> parameters =
-      trained_parameters(student, {o.lr, o.lr_scales, o.lr_inputs}, o.weight_decay);
+  std::vector<Parameter> parameters = trained_parameters(student, o.rates, o.weight_decay);
   if (parameters.empty()) return make_error(ErrorCode::kInvalidArgument, "no weight is left to train");
   NARROW_ASSIGN(AdamW optimizer, AdamW::create(std::move(parameters), o.adamw));
   return std::unique_ptr<Trainer>(new Trainer(student, teacher, data, o, std::move(optimizer), group));
@@ -142,13 +143,13 @@ void Trainer::set_phase(std::int64_t step) {
 }
 
 Result<Trainer::Totals> Trainer::forward(const Batch& batch, double rows, std::int64_t step) {
+  if (batch.counted() == 0) return Totals{};
   const at::Device device = student_.weights().begin()->second.device();
   const at::Tensor tokens = batch.tokens.to(device);
   const bool trains = at::GradMode::is_enabled();
   const std::int64_t every = trains ? options_.logits_every : 1;
   const at::Tensor rows_here = compared_rows(batch.mask, every, step);
   const at::Tensor picked = rows_here.to(device);
-  if (!batch.mask.any().item<bool>()) return Totals{};
   LossInput in;
   // Position i predicts token i + 1; the mask is off at the last one.
   in.targets = at::roll(batch.tokens, {-1}, {1}).reshape({-1}).to(device).index_select(0, picked);
@@ -300,7 +301,7 @@ Result<TrainerReport> Trainer::run(ProgressSink& progress) {
     if (!std::isfinite(m.loss) || !std::isfinite(m.gradient_norm)) {
       return stop(diverged(m)).error();
     }
-    m.lr = options_.lr * options_.schedule.factor(step);
+    m.lr = options_.rates.weights * options_.schedule.factor(step);
     optimizer_.step(m.lr, clip_scale(m.gradient_norm, options_.clip_norm));
     optimizer_.zero_gradients();
     ++step;

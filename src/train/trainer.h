@@ -37,13 +37,11 @@ struct TrainerOptions {
   double max_seconds = 0;
   BatchPlan batch;                 // windows of a step; rank and world are the process group's
   std::int64_t micro_windows = 2;  // of them in memory at a time
-  double lr = 1e-4;                // of weights, at the schedule's peak
-  double lr_scales = 1e-3;         // of weights' learned ranges, relative to their size
-  double lr_inputs = 2e-2;         // of activations' learned ranges, relative to their size
-  double weight_decay = 0.0;       // of matrices
-  double clip_norm = 1.0;          // of the whole gradient; 0: none
-  double warmup_share = 0;         // of the steps, where their number is only known later
-  Schedule schedule;               // its `steps` are this run's
+  LearningRates rates;
+  double weight_decay = 0.0;  // of matrices
+  double clip_norm = 1.0;     // of the whole gradient; 0: none
+  double warmup_share = 0;    // of the steps, where their number is only known later
+  Schedule schedule;          // its `steps` are this run's
   AdamWOptions adamw;
   // Only every n-th position's logits are compared, others in the next step: with large vocabularies they are
   // most of the work, and `hidden_weight` learns from all positions.
@@ -89,11 +87,6 @@ struct NamedNode {
   std::string name;
   std::shared_ptr<Node> node;
   bool activations = false;  // or weights
-};
-
-// As TrainerOptions has them.
-struct LearningRates {
-  double weights, scales, inputs;
 };
 
 // All that requires gradients: weights, LoRAs, and the nodes' parameters ("<weight>.scale"), whose learning

@@ -197,9 +197,8 @@ TEST_F(QatTest, StaticScalesLearnAtARateOfTheirOwn) {
     for (const TensorInfo& t : before->tensors()) {
       const std::optional<std::size_t> other = after->find(t.name);
       ASSERT_TRUE(other.has_value()) << t.name;
-      const auto bytes = [](const TensorView& v) {
-        return std::string(reinterpret_cast<const char*>(v.data),
-                           static_cast<std::size_t>(v.shape.rows()) * v.stride_bytes());
+      const auto bytes = [&](const TensorView& v) {
+        return std::string(reinterpret_cast<const char*>(v.data), t.bytes());
       };
       const std::string was = bytes(before->view(*before->find(t.name))), is = bytes(after->view(*other));
       const bool input = t.name.ends_with(".input_scale");

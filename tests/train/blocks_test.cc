@@ -30,7 +30,7 @@ TEST(Blocks, EveryLayerComesNearerToItsFullPrecisionOutput) {
   BlockOptions options;
   options.steps = 40;
   options.windows = 8;
-  options.lr = 2e-3;
+  options.rates.weights = 2e-3;
   ASSERT_OK_AND_ASSIGN(const std::vector<BlockLoss> losses,
                        train_blocks(*student, *teacher, data, options, null_progress()));
   ASSERT_EQ(losses.size(), 2u);

@@ -29,6 +29,13 @@ std::unique_ptr<Decoder> trained_decoder(const std::string& model) {
   return std::move(*decoder);
 }
 
+// A student that has something to learn from an undisturbed teacher.
+void disturb(Decoder& d) {
+  const at::NoGradGuard off;
+  torch::manual_seed(4);
+  for (auto& [name, w] : d.weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
+}
+
 // golden.safetensors' 40 tokens.
 std::vector<std::int32_t> golden_ids(const std::string& model) {
   const auto reader =
@@ -69,7 +76,7 @@ TrainerOptions plain_options(std::int64_t steps) {
   o.steps = steps;
   o.batch.windows = 1;
   o.micro_windows = 1;
-  o.lr = 1e-3;
+  o.rates.weights = 1e-3;
   o.schedule.decay = Decay::kConstant;
   o.schedule.warmup_steps = 0;
   o.loss.kl_weight = 0;
@@ -93,7 +100,7 @@ TEST(Trainer, TenStepsAreThoseOfPyTorch) {
     cut.validation_windows = 0;
     ASSERT_OK_AND_ASSIGN(const Dataset data, Dataset::create({&document, 1}, cut));
     TrainerOptions o = plain_options(10);
-    o.lr = golden["lr"].get<double>();
+    o.rates.weights = golden["lr"].get<double>();
     o.weight_decay = golden["weight_decay"].get<double>();
     o.clip_norm = golden["clip"].get<double>();
     o.adamw.beta1 = golden["beta1"].get<double>();
@@ -139,11 +146,7 @@ TEST(Trainer, LayersAreLearnedFrom) {
   for (const double weight : {0.0, 10.0}) {
     SCOPED_TRACE(weight);
     const auto d = trained_decoder("llama");
-    {
-      const at::NoGradGuard off;
-      torch::manual_seed(4);
-      for (auto& [name, w] : d->weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
-    }
+    disturb(*d);
     TrainerOptions o = plain_options(40);
     o.loss.kl_weight = 1;
     o.loss.ce_weight = 0;
@@ -181,10 +184,9 @@ TEST(Trainer, LostTokensDoNotDrownTheOthers) {
   o.hidden_weight = 1;
   const Batch batch = data.batch(0, o.batch);
   std::vector<at::Tensor> own, wanted;
+  disturb(*d);
   {
     const at::NoGradGuard off;
-    torch::manual_seed(4);
-    for (auto& [name, w] : d->weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
     d->weights().at("token_embd.weight")[batch.tokens[0][3]].mul_(-1000.0);
     d->hidden(batch.tokens, &own);
     teacher->hidden(batch.tokens, &wanted);
@@ -219,11 +221,7 @@ TEST(Trainer, LogitsOfSomePositionsAddUpToAll) {
   const auto teacher = trained_decoder("llama");
   ASSERT_NE(teacher, nullptr);
   const auto d = trained_decoder("llama");
-  {
-    const at::NoGradGuard off;
-    torch::manual_seed(4);
-    for (auto& [name, w] : d->weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
-  }
+  disturb(*d);
   // Of the same windows: the step's number decides about the positions alone.
   const auto whole = [&](std::int64_t every, std::int64_t micro) {
     TrainerOptions o = plain_options(3);
@@ -395,7 +393,7 @@ TEST(Trainer, BadOptionsAreNamed) {
   };
   expect(plain_options(0), "how long");
   TrainerOptions o = plain_options(1);
-  o.lr = -1;
+  o.rates.weights = -1;
   expect(o, "--lr -1");
   o = plain_options(1);
   o.logits_every = 0;
