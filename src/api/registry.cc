@@ -5,6 +5,7 @@
 #include "model/arch/registry.h"
 #include "pipeline/int8_file.h"
 #include "pipeline/mixes.h"
+#include "pipeline/transform.h"
 #include "quant/quantizer.h"
 
 namespace narrow {
@@ -52,6 +53,10 @@ std::vector<MethodRow> list_methods() {
   for (const quant::Method& m : quant::all_methods()) {
     rows.push_back({std::string(m.name), std::string(m.description), m.needs != quant::Needs::kNothing});
   }
+  for (const pipeline::TransformInfo& t : pipeline::all_transforms()) {
+    rows.push_back({std::string(t.name), std::string(t.description), t.needs_statistics});
+  }
+  rows.push_back({"norms", "after another: corrects norm gains and biases layer by layer", true});
   return rows;
 }
 

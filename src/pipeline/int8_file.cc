@@ -344,6 +344,13 @@ class FileWriter {
   std::uint64_t done_bytes_ = 0;
 };
 
+// `auto` evens out inputs where static scales will be chosen on a text.
+Result<MethodSpec> method_of(const QuantizeOptions& o) {
+  if (o.method != "auto") return parse_method(o.method);
+  const bool equalizes = find_type(o.type)->settings.static_scales && !o.calibration.texts.empty();
+  return parse_method(equalizes ? "equalize" : "rtn");
+}
+
 // Options that say nothing here must not be ignored.
 Status check_options(const QuantizeOptions& o) {
   const auto refuse = [&](std::string_view option) {
@@ -355,11 +362,13 @@ Status check_options(const QuantizeOptions& o) {
   if (!o.output_type.empty()) return refuse("--output-type");
   if (!o.only.empty()) return refuse("--only");
   if (!o.gradients.empty()) return refuse("--gradients");
-  NARROW_ASSIGN(const MethodSpec method, parse_method(o.method));
+  NARROW_ASSIGN(const MethodSpec method, method_of(o));
   if (method.norms || method.encoder->name != "rtn" || method.has_transform("awq")) {
-    return make_error(ErrorCode::kUnsupported,
-                      "--method {} cannot be used with --type {}; rtn, rotate and smoothquant can", o.method,
-                      o.type);
+    return make_error(
+        ErrorCode::kUnsupported,
+        "--method {} cannot be used with --type {}; auto, rtn, rotate, smoothquant and equalize "
+        "can",
+        o.method, o.type);
   }
   if (method.needs_statistics() && o.calibration.texts.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "--method {} needs calibration: name texts", o.method);
@@ -395,7 +404,7 @@ Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
 Result<std::shared_ptr<const model::ModelSource>> transformed(
     std::shared_ptr<const model::ModelSource> source, const QuantizeOptions& o,
     const calib::TokenWindows& windows, ProgressSink& progress) {
-  NARROW_ASSIGN(const MethodSpec method, parse_method(o.method));
+  NARROW_ASSIGN(const MethodSpec method, method_of(o));
   TransformOptions options;
   options.types.assign(source->tensors().size(), Format::kI8);
   options.search = o.search;

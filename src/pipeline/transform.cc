@@ -17,11 +17,16 @@ using model::FoldKind;
 using model::FoldPart;
 using model::TransformedSource;
 
-constexpr std::array<std::string_view, 3> kNames = {"rotate", "awq", "smoothquant"};
+constexpr std::array kTransforms = {
+    TransformInfo{"rotate", "before another: turns heads and, where it may, the residual stream", false},
+    TransformInfo{"awq", "before another: scales of input channels, by output error", true},
+    TransformInfo{"smoothquant", "before another: evens out inputs and weights, for int8 inputs", true},
+    TransformInfo{"equalize", "before another: evens out inputs, for int8 inputs with static scales", true},
+};
 
 // Rows of a matrix that stand for all of them when scales are searched.
 constexpr std::int64_t kLeastSample = 16, kMostSample = 128, kSampleShare = 16;
-// Of a scale of SmoothQuant, and its inverse.
+// Of a scale of SmoothPass, and its inverse.
 constexpr float kMostSmooth = 1e4f;
 // A gain smaller than this is within what another sample of rows would say.
 constexpr double kLeastGain = 0.005;
@@ -147,14 +152,22 @@ class ScalePass {
   std::string_view name_;
 };
 
-// SmoothQuant (Xiao et al. 2023, https://arxiv.org/abs/2211.10438): the greatest inputs and the greatest
-// weights of a channel meet halfway, s = max |x|^(1/2) / max |w|^(1/2), for products whose inputs are
-// quantized too.
+// For products whose inputs are quantized too: s = max |x|^a / max |w|^b of every channel.
+// "smoothquant" (Xiao et al. 2023, https://arxiv.org/abs/2211.10438), a = b = 1/2: the greatest inputs and
+// weights meet halfway.
+// "equalize", a = 3/4, b = 0, for one scale for all tokens: there rounding of inputs is tens of times the
+// noise of int8 weights, and is least where all channels reach equally far (a = 1); the rest leaves the
+// smaller channels room for what calibration did not see.
 class SmoothPass final : public ScalePass {
  public:
-  SmoothPass(const model::ModelSource& source, const calib::ModelStats& stats,
-             const TransformOptions& options)
-      : ScalePass("smoothquant", source, stats, options) {}
+  struct Powers {
+    float inputs, weights;
+  };
+  static constexpr Powers kSmoothQuant = {0.5f, 0.5f}, kEqualize = {0.75f, 0.0f};
+
+  SmoothPass(std::string_view name, const Powers& powers, const model::ModelSource& source,
+             const calib::ModelStats& stats, const TransformOptions& options)
+      : ScalePass(name, source, stats, options), powers_(powers) {}
 
  private:
   std::string summary() const override { return fmt::format("scales in {} places", scaled_); }
@@ -198,11 +211,14 @@ class SmoothPass final : public ScalePass {
     std::vector<float> scale;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const bool known = inputs[i] > 0 && weights[i] > 0;
-      scale.push_back(known ? std::clamp(std::sqrt(inputs[i] / weights[i]), 1.0f / kMostSmooth, kMostSmooth)
-                            : 1.0f);
+      const float s =
+          known ? std::pow(inputs[i], powers_.inputs) / std::pow(weights[i], powers_.weights) : 1.0f;
+      scale.push_back(std::clamp(s, 1.0f / kMostSmooth, kMostSmooth));
     }
     return apply(g, scale, out);
   }
+
+  Powers powers_;
 };
 
 class AwqPass final : public ScalePass {
@@ -287,12 +303,18 @@ class AwqPass final : public ScalePass {
   double error_ = 0, plain_error_ = 0;
 };
 
+std::string joined_names() {
+  std::vector<std::string_view> names;
+  for (const TransformInfo& t : kTransforms) names.push_back(t.name);
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
 Status check(std::span<const std::string> names, const calib::ModelStats* stats) {
   bool rotates = false;
   for (const std::string& name : names) {
     if (!is_transform(name)) {
       return make_error(ErrorCode::kInvalidArgument, "method: there is no transform '{}'; known are {}", name,
-                        fmt::join(kNames, ", "));
+                        joined_names());
     }
     if (!needs_statistics(name)) {
       rotates = true;
@@ -310,11 +332,17 @@ Status check(std::span<const std::string> names, const calib::ModelStats* stats)
 
 }  // namespace
 
+std::span<const TransformInfo> all_transforms() { return kTransforms; }
+
 bool is_transform(std::string_view name) {
-  return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+  return std::any_of(kTransforms.begin(), kTransforms.end(),
+                     [&](const TransformInfo& t) { return t.name == name; });
 }
 
-bool needs_statistics(std::string_view transform) { return transform != "rotate"; }
+bool needs_statistics(std::string_view transform) {
+  return std::any_of(kTransforms.begin(), kTransforms.end(),
+                     [&](const TransformInfo& t) { return t.name == transform && t.needs_statistics; });
+}
 
 Result<std::shared_ptr<const model::ModelSource>> transform(std::shared_ptr<const model::ModelSource> source,
                                                             std::span<const std::string> names,
@@ -334,7 +362,8 @@ Result<std::shared_ptr<const model::ModelSource>> transform(std::shared_ptr<cons
     } else if (name == "awq") {
       NARROW_TRY(AwqPass(*source, *stats, options).run(*out, progress));
     } else {
-      NARROW_TRY(SmoothPass(*source, *stats, options).run(*out, progress));
+      const auto powers = name == "equalize" ? SmoothPass::kEqualize : SmoothPass::kSmoothQuant;
+      NARROW_TRY(SmoothPass(name, powers, *source, *stats, options).run(*out, progress));
     }
   }
   return std::shared_ptr<const model::ModelSource>(out);

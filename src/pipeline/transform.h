@@ -25,9 +25,12 @@ struct TransformOptions {
   std::map<std::string, std::vector<calib::Moments>, std::less<>>* moments = nullptr;
 };
 
-// "rotate", "awq", "smoothquant".
+struct TransformInfo {
+  std::string_view name, description;
+  bool needs_statistics = false;
+};
+std::span<const TransformInfo> all_transforms();
 bool is_transform(std::string_view name);
-// Transforms that need statistics.
 bool needs_statistics(std::string_view transform);
 
 // The source with the transforms in the order of `names`; its changed tensors are computed as they are read,

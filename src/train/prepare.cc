@@ -17,6 +17,25 @@
 namespace narrow::train {
 namespace {
 
+// `reference` with its rows and columns scaled to those of `values`, where that is what most of the
+// difference is: channels of a file may have been scaled before it was quantized (pipeline/transform.h), and
+// only weights of the same scale say where in its cell a latent weight belongs.
+at::Tensor scaled_like(const at::Tensor& reference, const at::Tensor& values) {
+  constexpr int kRounds = 3;
+  constexpr double kMostLeft = 0.5;  // of the squared difference
+  const auto fit = [&](const at::Tensor& x, std::int64_t dim) {
+    return (values * x).sum(dim, true) / x.square().sum(dim, true).clamp_min(1e-30);
+  };
+  at::Tensor scaled = reference;
+  for (int i = 0; i < kRounds; ++i) {
+    scaled = scaled * fit(scaled, 1);
+    scaled = scaled * fit(scaled, 0);
+  }
+  const double before = (values - reference).square().sum().item<double>();
+  const double after = (values - scaled).square().sum().item<double>();
+  return after < kMostLeft * before ? scaled : reference;
+}
+
 class Preparation {
  public:
   Preparation(Decoder& student, const model::ModelSource& start, const PrepareOptions& options)
@@ -89,7 +108,7 @@ class Preparation {
       // steps, whose directions are mostly noise, turn thousands of well-chosen codes. From further inside
       // only what is pushed for long gets over.
       const at::Tensor centre = node->start_values();
-      w.copy_(centre + o_.lean * (node->start_latent(w) - centre));
+      w.copy_(centre + o_.lean * (node->start_latent(scaled_like(w, centre)) - centre));
     }
     std::shared_ptr<WeightNode> outer = node;
     const std::string stem = stem_of(info.name);
@@ -169,7 +188,7 @@ class Preparation {
                   Int8RowWeight::create(codes, scales, info.shape[0], info.shape[1], options));
     {
       const at::NoGradGuard off;
-      w.copy_(node->start_latent(w));
+      w.copy_(node->start_latent(scaled_like(w, node->start_values())));
     }
     if (stored) NARROW_TRY(take_outliers(*stored, options.outliers, w));
     attach(node, w, row);

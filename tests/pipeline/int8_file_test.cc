@@ -113,6 +113,30 @@ TEST(Int8File, OutlierColumnsAreFoundAndHelp) {
   }
 }
 
+// `auto` evens inputs out where scales are static and a text shows them; elsewhere it rounds.
+TEST(Int8File, AutoEqualizesStaticInputs) {
+  const TempDir dir;
+  const fs::path source = fs::path(NARROW_MODELS) / "tales-4m", text = dir / "text.txt";
+  testing::write_file(text,
+                      "Once upon a time there was a king who had three sons, and the youngest went out.");
+  const auto bytes = [&](const char* type, const char* method, bool calibrated) {
+    QuantizeOptions o = options_for(source, dir / "out.gguf", type);
+    o.method = method;
+    if (calibrated) o.calibration.texts = {text};
+    EXPECT_OK(run_int8(o, null_progress()));
+    const auto file = model::ModelSource::open(o.output);
+    EXPECT_OK(file);
+    const std::size_t i = *(*file)->find("blk.0.ffn_down.weight");
+    std::vector<std::byte> out((*file)->tensors()[i].bytes());
+    EXPECT_OK((*file)->read_raw(i, 0, (*file)->tensors()[i].shape.rows(), out.data()));
+    return out;
+  };
+  EXPECT_EQ(bytes("w8a8-static", "auto", true), bytes("w8a8-static", "equalize", true));
+  EXPECT_NE(bytes("w8a8-static", "auto", true), bytes("w8a8-static", "rtn", true));
+  EXPECT_EQ(bytes("w8a8-static", "auto", false), bytes("w8a8-static", "rtn", false));
+  EXPECT_EQ(bytes("w8a8", "auto", true), bytes("w8a8", "rtn", true));
+}
+
 // The source's own loading as int8 takes the same path.
 TEST(Int8File, AnyModelCanBeSimulated) {
   const TempDir dir;

@@ -40,6 +40,26 @@ TEST(Prepare, TheStudentIsTheFileBitForBitInEveryFormat) {
   EXPECT_GE(formats, 12);
 }
 
+// A file whose rows and columns were scaled before it was quantized: latent weights lean to the reference of
+// its scales.
+TEST(Prepare, LatentWeightsFollowScalesOfTheFile) {
+  const at::NoGradGuard off;
+  const char* name = "blk.0.ffn_up.weight";
+  const ToySource reference(128), start(128, Format::kQ4_0);
+  ASSERT_OK_AND_ASSIGN(const auto plain, Decoder::create(reference));
+  ASSERT_OK_AND_ASSIGN(const auto scaled, Decoder::create(reference));
+  at::Tensor w = scaled->weight(name);
+  w.mul_(at::linspace(0.5, 3.0, w.size(1)));
+  w.mul_(at::linspace(2.0, 0.7, w.size(0)).unsqueeze(1));
+  ASSERT_OK(prepare(*plain, start, {}));
+  ASSERT_OK(prepare(*scaled, start, {}));
+  const at::Tensor value = plain->effective(name), latent = plain->weight(name), other = scaled->weight(name);
+  EXPECT_TRUE(at::equal(value, scaled->effective(name)));
+  const double lean = (latent - value).abs().mean().item<double>();
+  EXPECT_GT(lean, 0);
+  EXPECT_LT((other - latent).abs().mean().item<double>(), 0.05 * lean);
+}
+
 TEST(Prepare, TheGraphSaysWhatIsWhere) {
   const ToySource reference(128), start(128, Format::kQ4_0);
   ASSERT_OK_AND_ASSIGN(const auto student, Decoder::create(reference));

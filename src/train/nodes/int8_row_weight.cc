@@ -97,10 +97,14 @@ Result<std::vector<std::byte>> Int8RowWeight::encode(const at::Tensor& w) {
   return out;
 }
 
+at::Tensor Int8RowWeight::start_values() const {
+  return (start_.to(at::kFloat) * stored_scales().unsqueeze(1)).contiguous();
+}
+
 at::Tensor Int8RowWeight::start_latent(const at::Tensor& reference) const {
   const at::Tensor x = reference.detach().cpu().to(at::kFloat).contiguous();
   const at::Tensor scales = stored_scales();
-  at::Tensor out = (start_.to(at::kFloat) * scales.unsqueeze(1)).contiguous();
+  at::Tensor out = start_values();
   const GridView grid{codec(), k_, n_, k_, scales.data_ptr<float>(), no_min_.data_ptr<float>()};
   lean_towards(grid, x.data_ptr<float>(), out.data_ptr<float>());
   outliers_.copy(x, out);

@@ -45,6 +45,8 @@ class Int8RowWeight : public WeightNode {
   // Latent weights that apply() turns into the start's values, leaning to the reference [n, k] by at most
   // 0.49 of a step; outlier columns are the reference.
   at::Tensor start_latent(const at::Tensor& reference) const;
+  // What the start's codes stand for, [n, k] fp32; 0 in outlier columns.
+  at::Tensor start_values() const;
 
  private:
   Int8RowWeight(std::int64_t n, std::int64_t k, const Int8RowOptions& options);
