@@ -89,7 +89,7 @@ struct QuantizePlan {
   int fallbacks = 0;
   double bpw = 0;  // stored bytes of all tensors * 8 / weights
   std::uint64_t parameters = 0, source_bytes = 0, output_bytes = 0;
-  std::uint64_t peak_memory_bytes = 0;  // upper estimate
+  std::uint64_t peak_memory_bytes = 0;  // upper estimate; 0: none, as the model is run on texts
   std::uint64_t free_disk_bytes = 0;
   std::string file_type_name;
 };

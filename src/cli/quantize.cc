@@ -102,9 +102,11 @@ void print_summary(const QuantizeOptions& o, const QuantizePlan& p) {
                r.applied);
   }
   for (const auto& [what, n] : fallbacks) fmt::print(stderr, "{} tensors: {}\n", n, what);
-  fmt::print(stderr, "{:.1f} M weights at {:.3f} bpw: {} (source {}); peak memory at most {}; free disk {}\n",
+  const std::string memory =
+      p.peak_memory_bytes > 0 ? fmt::format("peak memory at most {}; ", bytes_text(p.peak_memory_bytes)) : "";
+  fmt::print(stderr, "{:.1f} M weights at {:.3f} bpw: {} (source {}); {}free disk {}\n",
              static_cast<double>(p.parameters) / 1e6, p.bpw, bytes_text(p.output_bytes),
-             bytes_text(p.source_bytes), bytes_text(p.peak_memory_bytes), bytes_text(p.free_disk_bytes));
+             bytes_text(p.source_bytes), memory, bytes_text(p.free_disk_bytes));
 }
 
 void print_plan(const QuantizePlan& p) {
@@ -121,7 +123,7 @@ Json plan_json(const QuantizePlan& p) {
             {"bpw", p.bpw},
             {"source_bytes", p.source_bytes},
             {"output_bytes", p.output_bytes},
-            {"peak_memory_bytes_estimate", p.peak_memory_bytes},
+            {"peak_memory_bytes_estimate", p.peak_memory_bytes > 0 ? Json(p.peak_memory_bytes) : Json()},
             {"free_disk_bytes", p.free_disk_bytes},
             {"fallbacks", p.fallbacks}};
   j["rules"] = Json::array();

@@ -36,6 +36,22 @@ TEST(Commands, DryRunShowsThePlanAndWritesNothing) {
   EXPECT_GT(plan["fallbacks"].get<int>(), 0);
 }
 
+// What streaming takes is known beforehand; what running the model on texts takes is not, and no bound is
+// named.
+TEST(Commands, NoBoundOfMemoryWhereTheModelIsRun) {
+  const TempDir dir;
+  testing::write_file(dir / "t.txt", "Once upon a time there was a king who had three sons.");
+  const std::string model = std::string(NARROW_MODELS) + "/tales-4m";
+  for (const bool calibrated : {false, true}) {
+    std::vector<std::string> args = {"quantize", model, "-t", "q4_0", "--dry-run", "--json", "-"};
+    if (calibrated) args.insert(args.end(), {"--method", "gptq", "--calib", (dir / "t.txt").string()});
+    const auto r = narrow_cli(args);
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+    EXPECT_EQ(parse(r.out)["peak_memory_bytes_estimate"].is_null(), calibrated);
+    EXPECT_EQ(r.err.find("peak memory at most") == std::string::npos, calibrated) << r.err;
+  }
+}
+
 TEST(Commands, QuantizeReportsAsJson) {
   const TempDir dir;
   ASSERT_OK(testing::write_tiny_gguf(dir / "m.gguf"));
