@@ -1,5 +1,4 @@
-# What bench/quality and bench/qat share: references, texts, gradients, evaluations. Source after
-# common.sh.
+# What bench/quality and bench/qat share: references, texts, gradients, evaluations. Source after common.sh.
 # References are SmolLM2-135M-Instruct and gemma-3-270m with ungridded weights (shared/tools/make_reference.py), since
 # weights that lie on a grid would look lossless in it. Sets TEXT (the test text), CALIB (nothing of the test text), OUT
 # (what is kept between runs).

@@ -345,14 +345,14 @@ class FileWriter {
 };
 
 // `auto` evens out inputs where static scales will be chosen on a text.
-Result<MethodSpec> method_of(const QuantizeOptions& o) {
+Result<MethodSpec> method_of(const QuantizeOptions& o, const Int8Type& type) {
   if (o.method != "auto") return parse_method(o.method);
-  const bool equalizes = find_type(o.type)->settings.static_scales && !o.calibration.texts.empty();
+  const bool equalizes = type.settings.static_scales && !o.calibration.texts.empty();
   return parse_method(equalizes ? "equalize" : "rtn");
 }
 
-// Options that say nothing here must not be ignored.
-Status check_options(const QuantizeOptions& o) {
+// The method, once all options are known to say something here: none must be ignored.
+Result<MethodSpec> checked_method(const QuantizeOptions& o, const Int8Type& type) {
   const auto refuse = [&](std::string_view option) {
     return make_error(ErrorCode::kUnsupported,
                       "{} cannot be used with --type {}, which decides every tensor itself", option, o.type);
@@ -362,32 +362,32 @@ Status check_options(const QuantizeOptions& o) {
   if (!o.output_type.empty()) return refuse("--output-type");
   if (!o.only.empty()) return refuse("--only");
   if (!o.gradients.empty()) return refuse("--gradients");
-  NARROW_ASSIGN(const MethodSpec method, method_of(o));
+  NARROW_ASSIGN(MethodSpec method, method_of(o, type));
   if (method.norms || method.encoder->name != "rtn" || method.has_transform("awq")) {
-    return make_error(
-        ErrorCode::kUnsupported,
-        "--method {} cannot be used with --type {}; auto, rtn, rotate, smoothquant and equalize "
-        "can",
-        o.method, o.type);
+    return make_error(ErrorCode::kUnsupported,
+                      "--method {} cannot be used with --type {}; auto, rtn, rotate, smoothquant and "
+                      "equalize can",
+                      o.method, o.type);
   }
   if (method.needs_statistics() && o.calibration.texts.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "--method {} needs calibration: name texts", o.method);
   }
   if (o.resume) return refuse("--resume");
   if (!o.calibration.stats.empty()) return refuse("a file of statistics (only texts can)");
-  return {};
+  return method;
 }
 
 struct Prepared {
   const Int8Type* type = nullptr;
+  MethodSpec method;
   std::shared_ptr<const model::ModelSource> source;
   io::gguf::Metadata metadata;
 };
 
 Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
-  NARROW_TRY(check_options(o));
   Prepared p;
   p.type = find_type(o.type);
+  NARROW_ASSIGN(p.method, checked_method(o, *p.type));
   NARROW_ASSIGN(p.source, model::ModelSource::open(o.source));
   if (!o.output.empty()) NARROW_TRY(refuse_same_file(o.source, o.output));
   NARROW_ASSIGN(p.metadata, base_metadata(*p.source, progress));
@@ -402,9 +402,8 @@ Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
 
 // One transform after the other, each with statistics of what the ones before made.
 Result<std::shared_ptr<const model::ModelSource>> transformed(
-    std::shared_ptr<const model::ModelSource> source, const QuantizeOptions& o,
+    std::shared_ptr<const model::ModelSource> source, const MethodSpec& method, const QuantizeOptions& o,
     const calib::TokenWindows& windows, ProgressSink& progress) {
-  NARROW_ASSIGN(const MethodSpec method, method_of(o));
   TransformOptions options;
   options.types.assign(source->tensors().size(), Format::kI8);
   options.search = o.search;
@@ -468,7 +467,7 @@ Result<QuantizeReport> run_int8(const QuantizeOptions& o, ProgressSink& progress
   Int8InputOptions input_options;
   input_options.outliers = o.outliers;
   input_options.static_scales = p.type->settings.static_scales;
-  NARROW_ASSIGN(p.source, transformed(p.source, o, windows, progress));
+  NARROW_ASSIGN(p.source, transformed(p.source, p.method, o, windows, progress));
   NARROW_ASSIGN(const auto inputs, choose_int8_inputs(p.source, windows, input_options, progress));
 
   NARROW_ASSIGN(Layout layout, Planner(*p.source, o, *p.type).plan(&inputs));

@@ -43,8 +43,8 @@ Result<MethodSpec> parse_method(std::string_view text) {
       }
       spec.encoder = m;
     } else {
-      std::vector<std::string_view> known = {"norms"};
-      for (const TransformInfo& t : all_transforms()) known.push_back(t.name);
+      std::vector<std::string_view> known = transform_names();
+      known.push_back("norms");
       for (const quant::Method& each : quant::all_methods()) known.push_back(each.name);
       return make_error(ErrorCode::kInvalidArgument,
                         "unknown method '{}'; known methods: {}; join several by '+'", name,

@@ -303,18 +303,12 @@ class AwqPass final : public ScalePass {
   double error_ = 0, plain_error_ = 0;
 };
 
-std::string joined_names() {
-  std::vector<std::string_view> names;
-  for (const TransformInfo& t : kTransforms) names.push_back(t.name);
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
 Status check(std::span<const std::string> names, const calib::ModelStats* stats) {
   bool rotates = false;
   for (const std::string& name : names) {
     if (!is_transform(name)) {
       return make_error(ErrorCode::kInvalidArgument, "method: there is no transform '{}'; known are {}", name,
-                        joined_names());
+                        fmt::join(transform_names(), ", "));
     }
     if (!needs_statistics(name)) {
       rotates = true;
@@ -334,14 +328,24 @@ Status check(std::span<const std::string> names, const calib::ModelStats* stats)
 
 std::span<const TransformInfo> all_transforms() { return kTransforms; }
 
-bool is_transform(std::string_view name) {
-  return std::any_of(kTransforms.begin(), kTransforms.end(),
-                     [&](const TransformInfo& t) { return t.name == name; });
+std::vector<std::string_view> transform_names() {
+  std::vector<std::string_view> names;
+  for (const TransformInfo& t : kTransforms) names.push_back(t.name);
+  return names;
 }
 
+const TransformInfo* find_transform(std::string_view name) {
+  for (const TransformInfo& t : kTransforms) {
+    if (t.name == name) return &t;
+  }
+  return nullptr;
+}
+
+bool is_transform(std::string_view name) { return find_transform(name) != nullptr; }
+
 bool needs_statistics(std::string_view transform) {
-  return std::any_of(kTransforms.begin(), kTransforms.end(),
-                     [&](const TransformInfo& t) { return t.name == transform && t.needs_statistics; });
+  const TransformInfo* t = find_transform(transform);
+  return t != nullptr && t->needs_statistics;
 }
 
 Result<std::shared_ptr<const model::ModelSource>> transform(std::shared_ptr<const model::ModelSource> source,

@@ -30,6 +30,8 @@ struct TransformInfo {
   bool needs_statistics = false;
 };
 std::span<const TransformInfo> all_transforms();
+std::vector<std::string_view> transform_names();
+const TransformInfo* find_transform(std::string_view name);  // null: there is none
 bool is_transform(std::string_view name);
 bool needs_statistics(std::string_view transform);
 

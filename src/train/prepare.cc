@@ -108,7 +108,7 @@ class Preparation {
       // steps, whose directions are mostly noise, turn thousands of well-chosen codes. From further inside
       // only what is pushed for long gets over.
       const at::Tensor centre = node->start_values();
-      w.copy_(centre + o_.lean * (node->start_latent(scaled_like(w, centre)) - centre));
+      w.copy_(centre + o_.lean * (node->start_latent(target(w, centre, row)) - centre));
     }
     std::shared_ptr<WeightNode> outer = node;
     const std::string stem = stem_of(info.name);
@@ -134,6 +134,12 @@ class Preparation {
     w.set_requires_grad(false);
     student_.attach_weight(row.name, node);
     return {};
+  }
+
+  // What latent weights lean to. Of those that stay where they start (embeddings are large) it does not
+  // matter.
+  static at::Tensor target(const at::Tensor& reference, const at::Tensor& values, const GraphRow& row) {
+    return row.trained ? scaled_like(reference, values) : reference;
   }
 
   void attach(const std::shared_ptr<WeightNode>& node, at::Tensor& w, GraphRow& row) {
@@ -188,7 +194,7 @@ class Preparation {
                   Int8RowWeight::create(codes, scales, info.shape[0], info.shape[1], options));
     {
       const at::NoGradGuard off;
-      w.copy_(node->start_latent(scaled_like(w, node->start_values())));
+      w.copy_(node->start_latent(target(w, node->start_values(), row)));
     }
     if (stored) NARROW_TRY(take_outliers(*stored, options.outliers, w));
     attach(node, w, row);

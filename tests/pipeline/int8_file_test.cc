@@ -131,8 +131,9 @@ TEST(Int8File, AutoEqualizesStaticInputs) {
     EXPECT_OK((*file)->read_raw(i, 0, (*file)->tensors()[i].shape.rows(), out.data()));
     return out;
   };
-  EXPECT_EQ(bytes("w8a8-static", "auto", true), bytes("w8a8-static", "equalize", true));
-  EXPECT_NE(bytes("w8a8-static", "auto", true), bytes("w8a8-static", "rtn", true));
+  const std::vector<std::byte> with_text = bytes("w8a8-static", "auto", true);
+  EXPECT_EQ(with_text, bytes("w8a8-static", "equalize", true));
+  EXPECT_NE(with_text, bytes("w8a8-static", "rtn", true));
   EXPECT_EQ(bytes("w8a8-static", "auto", false), bytes("w8a8-static", "rtn", false));
   EXPECT_EQ(bytes("w8a8", "auto", true), bytes("w8a8", "rtn", true));
 }
