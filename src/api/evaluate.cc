@@ -67,6 +67,7 @@ Result<EvaluateReport> evaluate_impl(const EvaluateOptions& o, ProgressSink& pro
 
   EvaluateReport r;
   r.protocol = eval::describe(protocol, static_cast<std::int64_t>(ids.size()), windows.size());
+  if (o.engine.compute != EngineOptions().compute) r.protocol += ", compute " + o.engine.compute;
   r.windows = static_cast<std::int64_t>(e.windows);
   r.scored_tokens = static_cast<std::int64_t>(e.scores.size());
   const eval::ScoreSummary s = eval::summarize(e.scores, reference.weights != nullptr);

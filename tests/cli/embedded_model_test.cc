@@ -39,6 +39,29 @@ TEST(EmbeddedModel, TellsQuantizesAndIsMeasured) {
   EXPECT_GT(report["kl_mean"].get<double>(), 0.0);
 }
 
+// With fp32 products a file is what it decodes to.
+TEST(EmbeddedModel, ComputedInFloatsAFileEqualsItsDecodedCopy) {
+  const TempDir dir;
+  const std::string text = dir / "text.txt", file = dir / "q4_0.gguf", decoded = dir / "f32.gguf";
+  std::string story;
+  for (int i = 0; i < 40; ++i) story += fmt::format("Once upon a time there were {} cats who sang.\n", i);
+  write_file(text, story);
+  ASSERT_EQ(narrow_cli({"-q", "quantize", kModel, "-o", file, "--type", "q4_0"}).exit_code, 0);
+  ASSERT_EQ(narrow_cli({"-q", "quantize", file, "-o", decoded, "--type", "f32"}).exit_code, 0);
+  const auto measure = [&](const std::string& model, const std::string& compute) {
+    const CommandResult r = narrow_cli({"-q", "eval", model, "--ref", kModel, "--text", text, "--ctx", "64",
+                                        "--windows", "2", "--compute", compute, "--json", "-"});
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    return nlohmann::json::parse(r.out);
+  };
+  const auto in_floats = measure(file, "float"), copy = measure(decoded, "stored"),
+             in_integers = measure(file, "stored");
+  EXPECT_EQ(in_floats["kl_mean"], copy["kl_mean"]);
+  EXPECT_NE(in_floats["kl_mean"], in_integers["kl_mean"]);
+  EXPECT_NE(in_floats["protocol"].get<std::string>().find("compute float"), std::string::npos);
+  EXPECT_EQ(in_integers["protocol"].get<std::string>().find("compute"), std::string::npos);
+}
+
 // A plan's measurements serve another size; the plan alone is run as it is.
 TEST(EmbeddedModel, APlanServesAnotherSize) {
   const testing::TempDir dir;
