@@ -52,15 +52,17 @@ peer_file() {
   [ -f "$PEER" ] || llama_quantize "$REFERENCE" "$PEER" "$2" "$IMATRIX"
 }
 
-# eval_json FILE: evaluates it once; prints the name of the result.
+# eval_json FILE [COMPUTE]: evaluates it once; prints the name of the result.
 eval_json() {
-  local json="$1.$EVAL_WINDOWS.json"
-  [ "$json" -nt "$1" ] || "$NARROW" -q eval "$1" --ref "$REFERENCE" --text "$TEXT" --windows "$EVAL_WINDOWS" --json "$json" >/dev/null
+  local compute="${2:-stored}" json="$1.$EVAL_WINDOWS.json"
+  [ "$compute" = stored ] || json="$1.$EVAL_WINDOWS.$compute.json"
+  [ "$json" -nt "$1" ] || "$NARROW" -q eval "$1" --ref "$REFERENCE" --text "$TEXT" --windows "$EVAL_WINDOWS" \
+    --compute "$compute" --json "$json" >/dev/null
   echo "$json"
 }
 
-# kl FILE: prints "bytes kl se".
+# kl FILE [COMPUTE]: prints "bytes kl se".
 kl() {
   "$PYTHON" -c 'import json,os,sys; r=json.load(open(sys.argv[2])); print(os.path.getsize(sys.argv[1]), r["kl_mean"], r["kl_se"])' \
-    "$1" "$(eval_json "$1")"
+    "$1" "$(eval_json "$@")"
 }
