@@ -72,7 +72,6 @@ struct QatOptions {
   std::int64_t block_steps = 100;  // of each layer
   LoraOptions lora;
   bool learn_scales = true;  // by gradients (LSQ, Esser et al. 2020); false: scales stay as they are
-  double lr_codes = 0;       // of quantized weights, in steps of their codes; 0: lr, whatever the steps are
   double lr_scales = 1e-3;   // of weights' scales, relative to their size
   double lr_inputs = 2e-2;   // of activations' static scales, relative to their size
   // Mean KL(teacher || student) of the next token (Hinton et al. 2015) and next-token cross-entropy.

@@ -66,7 +66,6 @@ void visit_fields(QatOptions& o, Visit&& visit) {
   visit("block_steps", o.block_steps, "Updates of each layer in training block by block");
   visit_lora(o.lora, visit);
   visit("learn_scales", o.learn_scales, "Scales by gradients (LSQ)");
-  visit("lr_codes", o.lr_codes, "Learning rate of quantized matrices, in steps of their codes; 0: as --lr");
   visit("lr_scales", o.lr_scales, "Learning rate of weights' scales, relative to their size");
   visit("lr_inputs", o.lr_inputs, "Learning rate of activations' static scales, relative to their size");
   visit("kl_weight", o.kl_weight, "Of KL divergence from the source");

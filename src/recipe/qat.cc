@@ -125,7 +125,7 @@ Result<QatReport> run(const QatOptions& o, ProgressSink& progress) {
   NARROW_ASSIGN(train::TrainerOptions trainer_opts,
                 trainer_options(o.loop, {o.kl_weight, o.ce_weight, o.temperature}, o.output, recipe,
                                 processes.rank(), processes.world()));
-  trainer_opts.rates = {o.loop.lr, o.lr_codes, o.lr_scales, o.lr_inputs};
+  trainer_opts.rates = {o.loop.lr, o.lr_scales, o.lr_inputs};
   trainer_opts.hidden_weight = o.hidden_weight;
   trainer_opts.observe_steps = o.observe_steps;
   trainer_opts.freeze_step = o.freeze_step;

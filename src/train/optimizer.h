@@ -24,7 +24,6 @@ struct Parameter {
 
 struct LearningRates {
   double weights = 1e-4;  // at the schedule's peak
-  double codes = 0;       // of quantized weights, in steps of their codes; 0: as the others
   double scales = 1e-3;   // of weights' learned ranges, relative to their size
   double inputs = 2e-2;   // of activations' learned ranges, relative to their size
 };

@@ -47,13 +47,6 @@ Status check(const TrainerOptions& o, const Dataset& data) {
   if (!(o.rates.weights >= 0) || !std::isfinite(o.rates.weights)) {
     return bad(fmt::format("--lr {}: 0 or more", o.rates.weights));
   }
-  if (!(o.rates.codes >= 0) || !std::isfinite(o.rates.codes)) {
-    return bad(fmt::format("--lr-codes {}: 0 or more", o.rates.codes));
-  }
-  if (o.rates.codes > 0 && o.rates.weights == 0) {
-    return bad(
-        fmt::format("--lr-codes {}: --lr, which the schedule is laid over, must be above 0", o.rates.codes));
-  }
   if (o.loss.kl_weight < 0 || o.loss.ce_weight < 0 || !(o.loss.temperature > 0)) {
     return bad("the loss needs weights of 0 or more and a temperature above 0");
   }
@@ -98,12 +91,7 @@ std::vector<Parameter> trained_parameters(const Decoder& student, const Learning
                                           double weight_decay) {
   std::vector<Parameter> parameters;
   for (const auto& [name, w] : student.weights()) {
-    if (!w.requires_grad()) continue;
-    // A gradient turns codes by the steps it takes in their terms, and steps differ from matrix to matrix.
-    const auto node = student.weight_nodes().find(name);
-    const double step = rates.codes > 0 && node != student.weight_nodes().end() ? node->second->step() : 0.0;
-    const double factor = step > 0 && rates.weights > 0 ? rates.codes * step / rates.weights : 1.0;
-    parameters.push_back({name, w, factor, w.dim() >= 2 ? weight_decay : 0.0});
+    if (w.requires_grad()) parameters.push_back({name, w, 1.0, w.dim() >= 2 ? weight_decay : 0.0});
   }
   for (const auto& [name, lora] : student.loras()) {
     parameters.push_back({name + ".lora_a", lora.a, 1.0, 0.0});

@@ -10,7 +10,6 @@
 
 #include "io/safetensors/reader.h"
 #include "testing/testing.h"
-#include "train/nodes/block_weight.h"
 #include "train/prepare.h"
 
 namespace narrow::train {
@@ -35,18 +34,6 @@ void disturb(Decoder& d) {
   const at::NoGradGuard off;
   torch::manual_seed(4);
   for (auto& [name, w] : d.weights()) w.add_(0.05 * w.std(false) * at::randn_like(w));
-}
-
-std::shared_ptr<BlockWeight> q4_0_node(const at::Tensor& w) {
-  const std::size_t row = row_bytes(Format::kQ4_0, w.size(1));
-  std::vector<std::byte> bytes(static_cast<std::size_t>(w.size(0)) * row);
-  for (std::int64_t r = 0; r < w.size(0); ++r) {
-    EXPECT_OK(encode_row(Format::kQ4_0, w.data_ptr<float>() + r * w.size(1),
-                         bytes.data() + static_cast<std::size_t>(r) * row, w.size(1), {}));
-  }
-  auto node = BlockWeight::create(Format::kQ4_0, std::move(bytes), w.size(0), w.size(1));
-  EXPECT_OK(node);
-  return *node;
 }
 
 // golden.safetensors' 40 tokens.
@@ -393,30 +380,6 @@ TEST(Trainer, ALossThatIsNoNumberStopsTheRun) {
   EXPECT_NE(r.error().message.find("step 1"), std::string::npos) << r.error().message;
 }
 
-TEST(Trainer, QuantizedMatricesLearnInStepsOfTheirCodes) {
-  NARROW_REQUIRE_SHARED();
-  const auto d = trained_decoder("llama");
-  ASSERT_NE(d, nullptr);
-  const std::string up = "blk.0.ffn_up.weight", q = "blk.0.attn_q.weight";
-  {
-    const at::NoGradGuard off;
-    d->weight(q).mul_(10);
-  }
-  for (const std::string& name : {up, q}) d->attach_weight(name, q4_0_node(d->weight(name).detach()));
-  LearningRates rates;
-  rates.weights = 1e-3;
-  for (const double codes : {0.0, 0.02}) {
-    rates.codes = codes;
-    for (const Parameter& p : trained_parameters(*d, rates, 0)) {
-      const auto node = d->weight_nodes().find(p.name);
-      const bool in_steps = codes > 0 && node != d->weight_nodes().end();
-      EXPECT_DOUBLE_EQ(rates.weights * p.lr_scale, in_steps ? codes * node->second->step() : rates.weights)
-          << p.name;
-    }
-  }
-  EXPECT_GT(d->weight_nodes().at(q)->step(), 2 * d->weight_nodes().at(up)->step());
-}
-
 TEST(Trainer, BadOptionsAreNamed) {
   NARROW_REQUIRE_SHARED();
   const Dataset data = some_text(4);
@@ -432,12 +395,6 @@ TEST(Trainer, BadOptionsAreNamed) {
   TrainerOptions o = plain_options(1);
   o.rates.weights = -1;
   expect(o, "--lr -1");
-  o = plain_options(1);
-  o.rates.codes = -0.5;
-  expect(o, "--lr-codes -0.5");
-  o.rates.codes = 0.01;
-  o.rates.weights = 0;
-  expect(o, "--lr-codes 0.01: --lr");
   o = plain_options(1);
   o.logits_every = 0;
   expect(o, "--logits-every 0");

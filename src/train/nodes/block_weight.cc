@@ -184,12 +184,6 @@ std::vector<NamedTensor> BlockWeight::buffers() {
   return {{"start", start_}};
 }
 
-double BlockWeight::step() const {
-  if (reencodes()) return 0;
-  const double range = static_cast<double>(codec_->levels.back()) - codec_->levels.front();
-  return grid().scale.abs().mean().item<double>() * range / static_cast<double>(codec_->levels.size() - 1);
-}
-
 std::string BlockWeight::describe() const {
   constexpr const char* kNames[] = {"fixed scales", "learned scales", "absmax scales", "searched scales"};
   return fmt::format("{}, {}", format_info(format_).name, kNames[static_cast<int>(options_.scales)]);

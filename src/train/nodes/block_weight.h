@@ -45,7 +45,6 @@ class BlockWeight : public WeightNode {
   // kFixed, kLearned: "start", the start bytes [n, row_bytes], uint8.
   std::vector<NamedTensor> buffers() override;
   std::string describe() const override;
-  double step() const override;  // of kFixed and kLearned
 
   // Latent weights [n, k] that apply() turns into the very values of the start bytes, each leaning towards
   // `reference` (the full-precision weight) by at most 0.49 of the step to the level beside it: the least

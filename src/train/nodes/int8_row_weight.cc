@@ -97,8 +97,6 @@ Result<std::vector<std::byte>> Int8RowWeight::encode(const at::Tensor& w) {
   return out;
 }
 
-double Int8RowWeight::step() const { return stored_scales().mean().item<double>(); }
-
 at::Tensor Int8RowWeight::start_values() const {
   return (start_.to(at::kFloat) * stored_scales().unsqueeze(1)).contiguous();
 }

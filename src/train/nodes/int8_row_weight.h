@@ -37,7 +37,6 @@ class Int8RowWeight : public WeightNode {
   std::vector<NamedTensor> parameters() override;  // "scale" [n] if learned
   std::vector<NamedTensor> buffers() override;     // "scale" [n] if not
   std::string describe() const override;
-  double step() const override;
 
   // What a file holds beside the codes: scales [n], and the outlier columns' weights [n, c], rounded to their
   // format.

@@ -55,8 +55,6 @@ class WeightNode : public Node {
   // gives. w is [n, k], fp32. Parts that are stored beside the weight (int8's scale per row) are encoded by
   // parameters() and buffers() of the same names.
   virtual Result<std::vector<std::byte>> encode(const at::Tensor& w) = 0;
-  // Mean distance between neighbouring values that a weight can take; 0 where that means nothing.
-  virtual double step() const { return 0; }
   // The weights [n, c] of input columns that the file keeps apart, as they are stored; undefined without any.
   virtual at::Tensor stored_outliers(const at::Tensor& /*w*/) const { return {}; }
 };

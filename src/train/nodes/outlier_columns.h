@@ -45,7 +45,6 @@ class OutlierColumns final : public WeightNode {
   std::vector<NamedTensor> parameters() override { return inner_->parameters(); }
   std::vector<NamedTensor> buffers() override { return inner_->buffers(); }
   std::string describe() const override;
-  double step() const override { return inner_->step(); }
   void set_phase(Phase phase) override;
 
   at::Tensor stored_outliers(const at::Tensor& w) const override;

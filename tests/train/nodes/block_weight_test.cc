@@ -132,19 +132,6 @@ TEST(BlockWeight, StartLatentGivesTheStartAndLeansToTheReference) {
   }
 }
 
-TEST(BlockWeight, StepsAreTheDistanceOfNeighbours) {
-  const at::Tensor x = weights(4, 512, 21);
-  for (const Format f : grid_formats()) {
-    SCOPED_TRACE(format_info(f).name);
-    const auto once = make(f, x), twice = make(f, 2 * x);
-    EXPECT_GT(once->step(), 0);
-    EXPECT_NEAR(twice->step(), 2 * once->step(), 0.05 * twice->step());
-  }
-  // A block whose values are all neighbours of each other.
-  const at::Tensor ladder = at::arange(-8, 24, at::kFloat).remainder(16).sub(8).mul(0.25f).reshape({1, 32});
-  EXPECT_FLOAT_EQ(static_cast<float>(make(Format::kQ4_0, ladder)->step()), 0.25f);
-}
-
 TEST(BlockWeight, ZeroBlocks) {
   const at::Tensor x = at::zeros({1, 256}), w = weights(1, 256, 9);
   for (const Format f : grid_formats()) {
