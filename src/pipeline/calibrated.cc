@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "base/thread_team.h"
 #include "calib/collect.h"
@@ -179,8 +180,13 @@ class Loop {
     return w;
   }
 
+  std::span<const std::int32_t> kept_of(std::size_t i) const {
+    return run_.kept != nullptr ? run_.kept->of(i) : std::span<const std::int32_t>();
+  }
+
   struct Encoded {
     AlignedBuffer<std::byte> bytes;
+    std::vector<float> kept;  // weights of the columns that are stored apart
     quant::WeightError error;
     Status status;
   };
@@ -214,9 +220,13 @@ class Loop {
       NARROW_TRY(store_.write(i, 0, e.bytes.span()));
       NARROW_TRY(store_.finish_tensor(i, loss_note(e.error)));
       e.bytes.resize(0);
+      if (!e.kept.empty()) {
+        NARROW_TRY(run_.kept->store(i, e.kept));
+        NARROW_TRY(show_with(i, e.kept));
+      }
     }
     for (const std::size_t i : all) {
-      NARROW_TRY(show(i));
+      if (kept_of(i).empty()) NARROW_TRY(show(i));
     }
     return {};
   }
@@ -237,7 +247,7 @@ class Loop {
                                 w[static_cast<std::size_t>(bad)]);
       }
       quant::WeightError error;
-      NARROW_TRY(encode(w, n, k, format, moments_of(i, shape.rank() == 3 ? e : -1), info(i).name,
+      NARROW_TRY(encode(w, n, k, format, moments_of(i, shape.rank() == 3 ? e : -1), i, out.kept,
                         out.bytes.data() + static_cast<std::size_t>(e * n) * row_bytes(format, k), &error));
       out.error.add(error);
     }
@@ -245,7 +255,7 @@ class Loop {
   }
 
   Status encode(std::vector<float>& w, std::int64_t n, std::int64_t k, Format format, const Moments* m,
-                const std::string& name, std::byte* out, quant::WeightError* error) {
+                std::size_t i, std::vector<float>& kept, std::byte* out, quant::WeightError* error) {
     quant::QuantizeSpec spec;
     spec.format = format;
     spec.search = run_.options->search;
@@ -253,8 +263,9 @@ class Loop {
     quant::LayerStats stats;
     const quant::Method* method = run_.method->encoder;
     std::vector<float> diagonal, gradients;
+    AlignedBuffer<float> rest, rest_held_out;  // of the inputs that meet codes
     if (run_.gradients != nullptr) {
-      NARROW_ASSIGN(gradients, run_.gradients->of(name));
+      NARROW_ASSIGN(gradients, run_.gradients->of(info(i).name));
       if (gradients.size() == static_cast<std::size_t>(n) * static_cast<std::size_t>(n))
         stats.output = gradients;
     }
@@ -264,12 +275,39 @@ class Loop {
       stats.hessian = m->hessian();
       stats.held_out = m->held_out.span();
       if (m->difference.size() != 0) NARROW_TRY(match(*m, n, w));
+      if (!kept_of(i).empty()) {
+        stats.hessian = without(kept_of(i), k, m->q, rest);
+        if (m->held_out.size() != 0) stats.held_out = without(kept_of(i), k, m->held_out, rest_held_out);
+      }
     } else if (hessians_) {
       method = quant::find_method("rtn");  // nothing is known of its inputs
+    }
+    for (std::int64_t r = 0; r < n; ++r) {
+      for (const std::int32_t c : kept_of(i)) {
+        kept.push_back(std::exchange(w[static_cast<std::size_t>(r * k + c)], 0.0f));
+      }
     }
     NARROW_TRY(method->quantize(w.data(), n, k, stats, spec, out, error));
     if (!run_.options->compare_rounding || stats.hessian.empty()) return {};
     return compare_rounding(w, n, k, stats, spec, out, *error);
+  }
+
+  // h [k, k] as of inputs that are 0 in `columns`, which then weigh as much as others do and meet none of
+  // them: their weights are 0, and so will be their codes.
+  static std::span<const float> without(std::span<const std::int32_t> columns, std::int64_t k,
+                                        const AlignedBuffer<float>& h, AlignedBuffer<float>& out) {
+    const auto at = [k](std::int64_t i, std::int64_t j) { return static_cast<std::size_t>(i * k + j); };
+    out.resize(h.size());
+    std::copy_n(h.data(), h.size(), out.data());
+    double others = 0;
+    for (std::int64_t j = 0; j < k; ++j) others += static_cast<double>(h[at(j, j)]);
+    for (const std::int32_t c : columns) others -= static_cast<double>(h[at(c, c)]);
+    const auto count = static_cast<double>(k) - static_cast<double>(columns.size());
+    for (const std::int32_t c : columns) {
+      for (std::int64_t j = 0; j < k; ++j) out[at(c, j)] = out[at(j, c)] = 0.0f;
+      out[at(c, c)] = count > 0 ? static_cast<float>(others / count) : 1.0f;
+    }
+    return out.span();
   }
 
   // What the outputs lose, and what rounding to nearest would make of the same weights.
@@ -343,6 +381,25 @@ class Loop {
     AlignedBuffer<std::byte> out(run_.plan->outputs[i].bytes());
     NARROW_TRY(store_.read(i, out.data()));
     return overlay_->replace(i, run_.plan->types[i], std::move(out));
+  }
+
+  // The same of a matrix some of whose columns are stored apart.
+  Status show_with(std::size_t i, const std::vector<float>& kept) {
+    const TensorInfo& stored = run_.plan->outputs[i];
+    AlignedBuffer<std::byte> bytes(stored.bytes());
+    NARROW_TRY(store_.read(i, bytes.data()));
+    const std::int64_t rows = stored.shape.rows(), k = stored.shape.row_length();
+    std::vector<float> values(static_cast<std::size_t>(rows * k));
+    const std::span<const std::int32_t> columns = kept_of(i);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float* row = values.data() + r * k;
+      format_info(stored.format)
+          .decode(bytes.data() + static_cast<std::size_t>(r) * row_bytes(stored.format, k), row, k);
+      for (std::size_t c = 0; c < columns.size(); ++c) {
+        row[columns[c]] = kept[static_cast<std::size_t>(r) * columns.size() + c];
+      }
+    }
+    return overlay_->replace(i, values);
   }
 
   bool norms_finished(const std::string& prefix) const {
@@ -463,7 +520,9 @@ class Loop {
     const Format format = run_.plan->types[i];
     AlignedBuffer<std::byte> out(static_cast<std::size_t>(n) * row_bytes(format, k));
     quant::WeightError error;
-    NARROW_TRY(encode(w, n, k, format, &m, info(i).name, out.data(), &error));
+    std::vector<float> kept;
+    NARROW_TRY(encode(w, n, k, format, &m, i, kept, out.data(), &error));
+    if (!kept.empty()) NARROW_TRY(run_.kept->store(i, kept));
     NARROW_TRY(store_.write(i, 0, out.span()));
     return store_.finish_tensor(i, loss_note(error));
   }

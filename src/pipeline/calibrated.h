@@ -2,7 +2,10 @@
 // side, as it was and as it becomes, and each layer's matrices are quantized for what enters them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "calib/output_gradients.h"
 #include "calib/stats.h"
@@ -16,6 +19,15 @@
 
 namespace narrow::pipeline {
 
+// Input columns that stay out of a matrix's codes, which are 0 there, and whose weights are stored apart.
+class KeptColumns {
+ public:
+  virtual ~KeptColumns() = default;
+  virtual std::span<const std::int32_t> of(std::size_t tensor) const = 0;  // ascending
+  // [rows, columns]; what is stored comes back in `weights`.
+  virtual Status store(std::size_t tensor, std::vector<float>& weights) = 0;
+};
+
 struct CalibratedRun {
   std::shared_ptr<const model::ModelSource> source;  // transforms are folded in
   const Plan* plan = nullptr;
@@ -23,6 +35,7 @@ struct CalibratedRun {
   const calib::TokenWindows* windows = nullptr;
   const QuantizeOptions* options = nullptr;        // damping, sequential, search, seed
   const calib::GradientFile* gradients = nullptr;  // null: none
+  KeptColumns* kept = nullptr;                     // null: none
 };
 
 // Every unfinished matrix that the plan quantizes, and, with norm corrections, the layers' norms and biases.

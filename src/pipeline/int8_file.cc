@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <map>
 #include <optional>
 
 #include "base/atomic_file.h"
@@ -11,11 +12,13 @@
 #include "formats/cast.h"
 #include "io/gguf/writer.h"
 #include "model/int8_parts.h"
+#include "pipeline/calibrated.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/int8_inputs.h"
 #include "pipeline/method_spec.h"
 #include "pipeline/mixes.h"
 #include "pipeline/plan.h"
+#include "pipeline/produce.h"
 #include "pipeline/provenance.h"
 #include "pipeline/tensor_stream.h"
 #include "pipeline/transform.h"
@@ -68,6 +71,29 @@ struct Layout {
   std::vector<std::size_t> first;  // of each piece
   QuantizePlan report;
 };
+
+// The index among the output's tensors of one of the piece's parts; nullopt where it has none.
+std::optional<std::size_t> part_of(const Layout& layout, std::size_t p, std::string_view suffix) {
+  const std::size_t end = p + 1 < layout.first.size() ? layout.first[p + 1] : layout.tensors.size();
+  for (std::size_t i = layout.first[p] + 1; i < end; ++i) {
+    if (layout.tensors[i].name.ends_with(suffix)) return i;
+  }
+  return std::nullopt;
+}
+
+// Weights of outlier columns [rows, columns] from row `begin` on, of tensor `to`; become what is stored.
+Status write_outlier_weights(io::gguf::Writer& writer, std::size_t to, std::uint64_t byte_offset,
+                             std::vector<float>& values) {
+  const auto count = static_cast<std::int64_t>(values.size());
+  std::vector<std::byte> bytes(row_bytes(Format::kF16, count));
+  NARROW_ASSIGN(const auto cast, cast_from_f32(Format::kF16, values.data(), bytes.data(), count));
+  if (cast.overflowed > 0) {
+    return make_error(ErrorCode::kNumeric,
+                      "weights of outlier columns are too large for f16; use --outliers 0");
+  }
+  format_info(Format::kF16).decode(bytes.data(), values.data(), count);
+  return writer.write(to, byte_offset, bytes);
+}
 
 class Planner {
  public:
@@ -190,12 +216,75 @@ class Planner {
   Layout layout_;
 };
 
+// Block matrices that are quantized for what enters them, on their way into the file. A matrix is held until
+// it is read, which happens once, when the layer behind it is to see it.
+class BlockStore final : public TensorStore, public KeptColumns {
+ public:
+  BlockStore(const model::ModelSource& source, const Layout& layout, io::gguf::Writer& writer)
+      : source_(source), layout_(layout), writer_(writer) {
+    for (std::size_t p = 0; p < layout.pieces.size(); ++p) pieces_[layout.pieces[p].source] = p;
+  }
+
+  // What is quantized so: the layers' matrices in blocks. A head is rounded.
+  Plan plan() const {
+    Plan plan;
+    for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
+      const TensorInfo& t = source_.tensors()[i];
+      const std::size_t piece = pieces_.at(i);
+      const bool here = layout_.pieces[piece].kind == Kind::kBlocks && t.name.starts_with("blk.");
+      plan.types.push_back(here ? layout_.tensors[layout_.first[piece]].format : Format::kF32);
+      plan.outputs.push_back({t.name, plan.types.back(), t.shape});
+    }
+    return plan;
+  }
+
+  bool finished(std::size_t i) const override { return losses_.contains(i); }
+  Status write(std::size_t i, std::uint64_t offset, std::span<const std::byte> data) override {
+    AlignedBuffer<std::byte>& own = held_[i];
+    if (own.size() == 0) own.resize(layout_.tensors[first(i)].bytes());
+    std::copy(data.begin(), data.end(), own.data() + offset);
+    return writer_.write(first(i), offset, data);
+  }
+  Status finish_tensor(std::size_t i, const nlohmann::json& note) override {
+    losses_[i] = loss_of(source_.tensors()[i].name, note);
+    return {};
+  }
+  Status read(std::size_t i, std::byte* out) const override {
+    const auto it = held_.find(i);
+    if (it == held_.end()) return make_error(ErrorCode::kInternal, "tensor {} is read twice", i);
+    std::copy_n(it->second.data(), it->second.size(), out);
+    held_.erase(it);
+    return {};
+  }
+
+  std::span<const std::int32_t> of(std::size_t i) const override { return piece(i).input.outliers; }
+  Status store(std::size_t i, std::vector<float>& weights) override {
+    const auto to = part_of(layout_, pieces_.at(i), part::kOutlierWeight);
+    if (!to) return make_error(ErrorCode::kInternal, "tensor {} has no columns apart", i);
+    return write_outlier_weights(writer_, *to, 0, weights);
+  }
+  const TensorLoss& loss(std::size_t i) const { return losses_.at(i); }
+
+ private:
+  const Piece& piece(std::size_t i) const { return layout_.pieces[pieces_.at(i)]; }
+  std::size_t first(std::size_t i) const { return layout_.first[pieces_.at(i)]; }
+
+  const model::ModelSource& source_;
+  const Layout& layout_;
+  io::gguf::Writer& writer_;
+  std::map<std::size_t, std::size_t> pieces_;  // by source tensor
+  mutable std::map<std::size_t, AlignedBuffer<std::byte>> held_;
+  std::map<std::size_t, TensorLoss> losses_;
+};
+
 class FileWriter {
  public:
-  FileWriter(const model::ModelSource& source, const Layout& layout, bool search, io::gguf::Writer& writer,
-             ProgressSink& progress)
+  // `blocks` may have written matrices already.
+  FileWriter(const model::ModelSource& source, const Layout& layout, bool search, const BlockStore& blocks,
+             io::gguf::Writer& writer, ProgressSink& progress)
       : source_(source),
         layout_(layout),
+        blocks_(blocks),
         search_(search),
         writer_(writer),
         progress_(progress),
@@ -208,16 +297,20 @@ class FileWriter {
     for (std::size_t p = 0; p < layout_.pieces.size(); ++p) {
       const Piece& piece = layout_.pieces[p];
       const TensorInfo& t = source_.tensors()[piece.source];
-      quant::WeightError error;
-      if (piece.kind == Kind::kStored) {
-        NARROW_TRY(stored(p, error));
+      if (blocks_.finished(piece.source)) {
+        losses.push_back(blocks_.loss(piece.source));
       } else {
-        NARROW_TRY(with_context_of(t, matrix(p, error)));
+        quant::WeightError error;
+        if (piece.kind == Kind::kStored) {
+          NARROW_TRY(stored(p, error));
+        } else {
+          NARROW_TRY(with_context_of(t, matrix(p, error)));
+        }
+        if (layout_.tensors[layout_.first[p]].format != t.format) {
+          losses.push_back({t.name, error.relative_rms(), error.sqnr_db()});
+        }
       }
       NARROW_TRY(input_parts(p));
-      if (layout_.tensors[layout_.first[p]].format != t.format) {
-        losses.push_back({t.name, error.relative_rms(), error.sqnr_db()});
-      }
       done_bytes_ += t.bytes();
       progress_.update(done_bytes_ / 1'000'000, t.name);
       source_.drop(piece.source);
@@ -248,15 +341,6 @@ class FileWriter {
     return writer_.write(tensor, offset * sizeof(T), std::as_bytes(std::span<const T>(values)));
   }
 
-  // The index among the output's tensors of one of the piece's parts; nullopt where it has none.
-  std::optional<std::size_t> part_of(std::size_t p, std::string_view suffix) const {
-    const std::size_t end = p + 1 < layout_.first.size() ? layout_.first[p + 1] : layout_.tensors.size();
-    for (std::size_t i = layout_.first[p] + 1; i < end; ++i) {
-      if (layout_.tensors[i].name.ends_with(suffix)) return i;
-    }
-    return std::nullopt;
-  }
-
   // Codes or blocks, some rows at a time, and the outlier columns' weights.
   Status matrix(std::size_t p, quant::WeightError& error) {
     const Piece& piece = layout_.pieces[p];
@@ -281,7 +365,8 @@ class FileWriter {
         NARROW_TRY(quant::quantize_int8_rows(w.data(), n, k, columns, piece.input.mean_square, search_,
                                              reinterpret_cast<std::int8_t*>(out.data()), scales.data(), &e));
         error.add(e);
-        NARROW_TRY(write_values(*part_of(p, part::kWeightScale), static_cast<std::uint64_t>(begin), scales));
+        NARROW_TRY(write_values(*part_of(layout_, p, part::kWeightScale), static_cast<std::uint64_t>(begin),
+                                scales));
       } else {
         NARROW_TRY(blocks(piece, format, n, k, w, out, error));
       }
@@ -308,35 +393,30 @@ class FileWriter {
 
   Status outlier_weights(std::size_t p, std::int64_t begin, std::int64_t n, std::int64_t k,
                          const std::vector<float>& w) {
-    const std::optional<std::size_t> to = part_of(p, part::kOutlierWeight);
+    const std::optional<std::size_t> to = part_of(layout_, p, part::kOutlierWeight);
     if (!to) return {};
     const std::vector<std::int32_t>& columns = layout_.pieces[p].input.outliers;
     std::vector<float> values;
     for (std::int64_t r = 0; r < n; ++r) {
       for (const std::int32_t c : columns) values.push_back(w[static_cast<std::size_t>(r * k + c)]);
     }
-    const auto count = static_cast<std::int64_t>(values.size());
-    std::vector<std::byte> bytes(row_bytes(Format::kF16, count));
-    NARROW_ASSIGN(const auto cast, cast_from_f32(Format::kF16, values.data(), bytes.data(), count));
-    if (cast.overflowed > 0) {
-      return make_error(ErrorCode::kNumeric,
-                        "weights of outlier columns are too large for f16; use --outliers 0");
-    }
     const std::size_t row = row_bytes(Format::kF16, static_cast<std::int64_t>(columns.size()));
-    return writer_.write(*to, static_cast<std::uint64_t>(begin) * row, bytes);
+    return write_outlier_weights(writer_, *to, static_cast<std::uint64_t>(begin) * row, values);
   }
 
   Status input_parts(std::size_t p) {
     const Int8Input& input = layout_.pieces[p].input;
-    if (const auto to = part_of(p, part::kInputScale)) {
+    if (const auto to = part_of(layout_, p, part::kInputScale)) {
       NARROW_TRY(write_values(*to, 0, std::vector<float>{input.scale}));
     }
-    if (const auto to = part_of(p, part::kOutlierIndex)) NARROW_TRY(write_values(*to, 0, input.outliers));
+    if (const auto to = part_of(layout_, p, part::kOutlierIndex))
+      NARROW_TRY(write_values(*to, 0, input.outliers));
     return {};
   }
 
   const model::ModelSource& source_;
   const Layout& layout_;
+  const BlockStore& blocks_;
   bool search_;
   io::gguf::Writer& writer_;
   ProgressSink& progress_;
@@ -344,11 +424,13 @@ class FileWriter {
   std::uint64_t done_bytes_ = 0;
 };
 
-// `auto` evens out inputs where static scales will be chosen on a text.
+// `auto`, where there is a text to look at: inputs are evened out for static scales, and 4-bit codes chosen
+// for what meets them. 8-bit ones lose next to nothing by rounding.
 Result<MethodSpec> method_of(const QuantizeOptions& o, const Int8Type& type) {
   if (o.method != "auto") return parse_method(o.method);
-  const bool equalizes = type.settings.static_scales && !o.calibration.texts.empty();
-  return parse_method(equalizes ? "equalize" : "rtn");
+  if (o.calibration.texts.empty()) return parse_method("rtn");
+  const bool equalizes = type.settings.static_scales, chooses = type.settings.weight_bits == 4;
+  return parse_method(fmt::format("{}{}", equalizes ? "equalize+" : "", chooses ? "auto" : "rtn"));
 }
 
 // The method, once all options are known to say something here: none must be ignored.
@@ -363,13 +445,17 @@ Result<MethodSpec> checked_method(const QuantizeOptions& o, const Int8Type& type
   if (!o.only.empty()) return refuse("--only");
   if (!o.gradients.empty()) return refuse("--gradients");
   NARROW_ASSIGN(MethodSpec method, method_of(o, type));
-  if (method.norms || method.encoder->name != "rtn" || method.has_transform("awq")) {
-    return make_error(ErrorCode::kUnsupported,
-                      "--method {} cannot be used with --type {}; auto, rtn, rotate, smoothquant and "
-                      "equalize can",
-                      o.method, o.type);
+  const bool rounds = method.encoder->name == "rtn";
+  const bool chooses = type.settings.weight_bits == 4 && method.encoder->needs == quant::Needs::kHessian;
+  if (method.norms || !(rounds || chooses) || method.has_transform("awq")) {
+    return make_error(
+        ErrorCode::kUnsupported,
+        "--method {} cannot be used with --type {}; auto, rtn, rotate, smoothquant{} equalize{} can",
+        o.method, o.type, type.settings.weight_bits == 4 ? "," : " and",
+        type.settings.weight_bits == 4 ? ", gptq and autoround" : "");
   }
-  if (method.needs_statistics() && o.calibration.texts.empty()) {
+  if (o.compare_rounding) return refuse("--compare-rounding");
+  if ((method.needs_statistics() || method.needs_windows()) && o.calibration.texts.empty()) {
     return make_error(ErrorCode::kInvalidArgument, "--method {} needs calibration: name texts", o.method);
   }
   if (o.resume) return refuse("--resume");
@@ -402,10 +488,10 @@ Result<Prepared> prepare(const QuantizeOptions& o, ProgressSink& progress) {
 
 // One transform after the other, each with statistics of what the ones before made.
 Result<std::shared_ptr<const model::ModelSource>> transformed(
-    std::shared_ptr<const model::ModelSource> source, const MethodSpec& method, const QuantizeOptions& o,
-    const calib::TokenWindows& windows, ProgressSink& progress) {
+    std::shared_ptr<const model::ModelSource> source, const MethodSpec& method, int weight_bits,
+    const QuantizeOptions& o, const calib::TokenWindows& windows, ProgressSink& progress) {
   TransformOptions options;
-  options.types.assign(source->tensors().size(), Format::kI8);
+  options.types.assign(source->tensors().size(), weight_bits == 8 ? Format::kI8 : Format::kQ4_0);
   options.search = o.search;
   options.seed = o.seed;
   for (const std::string& name : method.transforms) {
@@ -467,7 +553,8 @@ Result<QuantizeReport> run_int8(const QuantizeOptions& o, ProgressSink& progress
   Int8InputOptions input_options;
   input_options.outliers = o.outliers;
   input_options.static_scales = p.type->settings.static_scales;
-  NARROW_ASSIGN(p.source, transformed(p.source, p.method, o, windows, progress));
+  NARROW_ASSIGN(p.source,
+                transformed(p.source, p.method, p.type->settings.weight_bits, o, windows, progress));
   NARROW_ASSIGN(const auto inputs, choose_int8_inputs(p.source, windows, input_options, progress));
 
   NARROW_ASSIGN(Layout layout, Planner(*p.source, o, *p.type).plan(&inputs));
@@ -480,7 +567,13 @@ Result<QuantizeReport> run_int8(const QuantizeOptions& o, ProgressSink& progress
     NARROW_TRY(check_output_path(path, o.overwrite));
   }
   QuantizeReport report;
-  NARROW_TRY(FileWriter(*p.source, layout, o.search, *writer, progress).run(report.losses));
+  BlockStore blocks(*p.source, layout, *writer);
+  if (p.method.needs_windows()) {
+    const Plan plan = blocks.plan();
+    NARROW_TRY(
+        produce_calibrated({p.source, &plan, &p.method, &windows, &o, nullptr, &blocks}, blocks, progress));
+  }
+  NARROW_TRY(FileWriter(*p.source, layout, o.search, blocks, *writer, progress).run(report.losses));
   NARROW_TRY(writer->finish());
   report.files = writer->paths();
   report.plan = std::move(layout.report);

@@ -28,7 +28,8 @@ Status refuse_int8_file(const model::ModelSource& source);
 // As plan_quantize() and run_quantize() for these types. The model is run on options.calibration.texts, or on
 // random tokens where there are none, to choose outlier columns (options.outliers) and static scales. Options
 // that need a mix of types, and methods other than rtn with its transforms rotate, smoothquant and equalize,
-// and auto (equalize where scales are static and there are texts), are kUnsupported.
+// for 4-bit weights gptq and autoround, and auto (with texts: equalize where scales are static, and error
+// feedback for 4-bit weights) are kUnsupported.
 Result<QuantizePlan> plan_int8(const QuantizeOptions& options);
 Result<QuantizeReport> run_int8(const QuantizeOptions& options, ProgressSink& progress);
 

@@ -13,20 +13,24 @@ nlohmann::json loss_note(const quant::WeightError& error, std::uint64_t overflow
   return note;
 }
 
+TensorLoss loss_of(const std::string& name, const nlohmann::json& note) {
+  quant::WeightError error;
+  error.sum_squared_error = note.value("squared_error", 0.0);
+  error.sum_squared_weight = note.value("squared_weight", 0.0);
+  TensorLoss loss = {name, error.relative_rms(), error.sqnr_db()};
+  if (note.contains("output_error")) {
+    loss.output_error = note.value("output_error", 0.0);
+    loss.rounded_output_error = note.value("rounded_output_error", 0.0);
+  }
+  return loss;
+}
+
 std::vector<TensorLoss> losses_of(const QuantizeJob& job) {
   std::vector<TensorLoss> losses;
   for (std::size_t i = 0; i < job.tensors().size(); ++i) {
     const nlohmann::json note = job.note(i);
-    if (!note.is_object() || !note.contains("squared_error")) continue;
-    quant::WeightError error;
-    error.sum_squared_error = note.value("squared_error", 0.0);
-    error.sum_squared_weight = note.value("squared_weight", 0.0);
-    TensorLoss loss = {job.tensors()[i].name, error.relative_rms(), error.sqnr_db()};
-    if (note.contains("output_error")) {
-      loss.output_error = note.value("output_error", 0.0);
-      loss.rounded_output_error = note.value("rounded_output_error", 0.0);
-    }
-    losses.push_back(std::move(loss));
+    if (note.is_object() && note.contains("squared_error"))
+      losses.push_back(loss_of(job.tensors()[i].name, note));
   }
   return losses;
 }

@@ -14,6 +14,7 @@ namespace narrow::pipeline {
 
 // The note of a quantized tensor (QuantizeJob::finish_tensor), for losses_of() and overflows_of().
 nlohmann::json loss_note(const quant::WeightError& error, std::uint64_t overflowed = 0);
+TensorLoss loss_of(const std::string& name, const nlohmann::json& note);
 // Of every tensor with such a note, also of those that an earlier run finished.
 std::vector<TensorLoss> losses_of(const QuantizeJob& job);
 std::uint64_t overflows_of(const QuantizeJob& job);

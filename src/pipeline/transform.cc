@@ -157,13 +157,15 @@ class ScalePass {
 // weights meet halfway.
 // "equalize", a = 3/4, b = 0, for one scale for all tokens: there rounding of inputs is tens of times the
 // noise of int8 weights, and is least where all channels reach equally far (a = 1); the rest leaves the
-// smaller channels room for what calibration did not see.
+// smaller channels room for what calibration did not see. a = 1/2 for weights of fewer bits, whose noise the
+// scales raise.
 class SmoothPass final : public ScalePass {
  public:
   struct Powers {
     float inputs, weights;
   };
-  static constexpr Powers kSmoothQuant = {0.5f, 0.5f}, kEqualize = {0.75f, 0.0f};
+  static constexpr Powers kSmoothQuant = {0.5f, 0.5f}, kEqualize = {0.75f, 0.0f},
+                          kEqualizeFewBits = {0.5f, 0.0f};
 
   SmoothPass(std::string_view name, const Powers& powers, const model::ModelSource& source,
              const calib::ModelStats& stats, const TransformOptions& options)
@@ -366,7 +368,11 @@ Result<std::shared_ptr<const model::ModelSource>> transform(std::shared_ptr<cons
     } else if (name == "awq") {
       NARROW_TRY(AwqPass(*source, *stats, options).run(*out, progress));
     } else {
-      const auto powers = name == "equalize" ? SmoothPass::kEqualize : SmoothPass::kSmoothQuant;
+      const bool int8 =
+          std::find(options.types.begin(), options.types.end(), Format::kI8) != options.types.end();
+      const auto powers = name != "equalize" ? SmoothPass::kSmoothQuant
+                          : int8             ? SmoothPass::kEqualize
+                                             : SmoothPass::kEqualizeFewBits;
       NARROW_TRY(SmoothPass(name, powers, *source, *stats, options).run(*out, progress));
     }
   }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/run_narrow.h"
@@ -37,6 +38,29 @@ TEST(EmbeddedModel, TellsQuantizesAndIsMeasured) {
   EXPECT_LT(report["reference_perplexity"].get<double>(), 400.0);
   EXPECT_LT(report["kl_mean"].get<double>(), 0.1);
   EXPECT_GT(report["kl_mean"].get<double>(), 0.0);
+}
+
+// Error feedback serves 4-bit weights under int8 inputs too: on text that it did not see.
+TEST(EmbeddedModel, FourBitWeightsOfInt8ProductsAreNearerThanRounded) {
+  NARROW_REQUIRE_SHARED();
+  const TempDir dir;
+  const std::string all = read_file(shared_data() / "text" / "tinystories.txt");
+  const std::string calib = dir / "calib.txt", text = dir / "text.txt", out = dir / "out.gguf";
+  write_file(calib, all.substr(0, 60'000));
+  write_file(text, all.substr(200'000, 8'000));
+  for (const std::string type : {"w4a8", "w4a8-static"}) {
+    std::map<std::string, double> kl;
+    for (const std::string method : {"rtn", "auto"}) {
+      const CommandResult made = narrow_cli({"-q", "quantize", kModel, "-o", out, "--type", type, "--method",
+                                             method, "--calib", calib, "--calib-tokens", "8192"});
+      ASSERT_EQ(made.exit_code, 0) << made.err;
+      const CommandResult r = narrow_cli({"-q", "eval", out, "--ref", kModel, "--text", text, "--ctx", "256",
+                                          "--windows", "4", "--json", "-"});
+      ASSERT_EQ(r.exit_code, 0) << r.err;
+      kl[method] = nlohmann::json::parse(r.out)["kl_mean"].get<double>();
+    }
+    EXPECT_LT(kl["auto"], 0.9 * kl["rtn"]) << type << ": " << kl["auto"] << ", " << kl["rtn"];
+  }
 }
 
 // With fp32 products a file is what it decodes to.

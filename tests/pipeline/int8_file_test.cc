@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/thread_team.h"
 #include "model/tiny_models.h"
 #include "pipeline/convert.h"
 #include "pipeline/tiny_gguf.h"
@@ -138,6 +139,52 @@ TEST(Int8File, AutoEqualizesStaticInputs) {
   EXPECT_EQ(bytes("w8a8", "auto", true), bytes("w8a8", "rtn", true));
 }
 
+// 4-bit weights are chosen for what meets them (how much nearer is in cli/embedded_model_test.cc), their
+// outlier columns apart: zeros where the columns are, the same bytes for any number of threads, and what is
+// simulated is what runs.
+TEST(Int8File, FourBitWeightsAreChosenForTheirInputs) {
+  const TempDir dir;
+  const fs::path source = fs::path(NARROW_MODELS) / "tales-4m", text = dir / "text.txt";
+  std::string words;
+  for (int i = 0; i < 400; ++i) words += fmt::format("{} men and {} dogs went out. ", i, i * i % 97);
+  testing::write_file(text, words);
+  const auto make = [&](const char* type, const char* method) {
+    QuantizeOptions o = options_for(source, dir / "out.gguf", type);
+    o.method = method;
+    o.outliers = 8;
+    o.calibration.texts = {text};
+    EXPECT_OK(run_int8(o, null_progress()));
+    return testing::read_file(o.output);
+  };
+  for (const char* type : {"w4a8", "w4a8-static"}) {
+    const std::string rounded = make(type, "rtn");
+    for (const char* method : {"gptq", "auto"}) {
+      SCOPED_TRACE(fmt::format("{} {}", type, method));
+      const std::string chosen = make(type, method);
+      EXPECT_TRUE(chosen != rounded);
+      const fs::path file = dir / "out.gguf";
+      ASSERT_OK_AND_ASSIGN(const std::vector<float> engine, logits_of(file, runtime::Compute::kStored));
+      ASSERT_OK_AND_ASSIGN(const std::vector<float> simulated, logits_of(file, runtime::Compute::kSimulate));
+      EXPECT_EQ(engine, simulated);
+      ASSERT_OK_AND_ASSIGN(const auto made, model::ModelSource::open(file));
+      const auto index = made->find("blk.0.ffn_up.outlier_index");
+      ASSERT_TRUE(index.has_value());
+      std::vector<std::int32_t> columns(static_cast<std::size_t>(made->tensors()[*index].shape.elements()));
+      ASSERT_OK(made->read_raw(*index, 0, 1, reinterpret_cast<std::byte*>(columns.data())));
+      const std::size_t up = *made->find("blk.0.ffn_up.weight");
+      const Shape& shape = made->tensors()[up].shape;
+      std::vector<float> w(static_cast<std::size_t>(shape.elements()));
+      ASSERT_OK(made->read_f32(up, 0, shape.rows(), w.data()));
+      for (std::int64_t r = 0; r < shape.rows(); ++r) {
+        for (const std::int32_t c : columns) EXPECT_EQ(w[static_cast<std::size_t>(r * shape[1] + c)], 0.0f);
+      }
+      set_thread_count(1);
+      EXPECT_TRUE(make(type, method) == chosen) << "other bytes on one thread";
+      set_thread_count(0);
+    }
+  }
+}
+
 // The source's own loading as int8 takes the same path.
 TEST(Int8File, AnyModelCanBeSimulated) {
   const TempDir dir;
@@ -165,6 +212,10 @@ TEST(Int8File, Refusals) {
        },
        "--tensor"},
       {"a method", [](QuantizeOptions& o) { o.method = "gptq"; }, "--method gptq"},
+      {"norms", [](QuantizeOptions& o) { o.type = "w4a8", o.method = "gptq+norms"; },
+       "gptq and autoround can"},
+      {"no text for gptq", [](QuantizeOptions& o) { o.type = "w4a8", o.method = "gptq"; }, "name texts"},
+      {"a comparison", [](QuantizeOptions& o) { o.compare_rounding = true; }, "--compare-rounding"},
       {"a transform", [](QuantizeOptions& o) { o.method = "awq"; }, "--method awq"},
       {"no text", [](QuantizeOptions& o) { o.method = "smoothquant"; }, "needs calibration: name texts"},
       {"statistics", [](QuantizeOptions& o) { o.calibration.stats = "x"; }, "statistics"},

@@ -87,20 +87,28 @@ TEST_P(Transforms, RotateThenScaleKeepsTheFunction) {
   EXPECT_NE(weights(*scaled), weights(*turned));
 }
 
-// The greatest inputs of channels become their fourth root, so that one scale fits all better.
+// The greatest inputs of channels become their fourth root for int8 weights and their square root for others,
+// so that one scale fits all better.
 TEST_P(Transforms, EqualizingKeepsTheFunctionAndEvensInputsOut) {
   const calib::ModelStats stats = stats_of(source_);
   const std::vector<std::string> names = {"equalize"};
-  Notes notes;
-  ASSERT_OK_AND_ASSIGN(const Source scaled, transform(source_, names, &stats, options_for(*source_), notes));
-  EXPECT_TRUE(notes.has("equalize: scales in ")) << notes.text;
-  ASSERT_OK_AND_ASSIGN(const std::vector<float> after, logits_of(scaled));
-  EXPECT_LE(greatest_difference(before_, after), 1e-3f);
-  if (source_->config().n_head != source_->config().n_head_kv) return;
-  const std::string name = "blk.0.attn_output.weight";
-  const std::vector<float> was = stats.inputs.at(name)[0].abs_max,
-                           is = stats_of(scaled).inputs.at(name)[0].abs_max;
-  for (std::size_t j = 0; j < was.size(); ++j) EXPECT_NEAR(is[j] / std::pow(was[j], 0.25f), 1.0f, 1e-2f) << j;
+  for (const Format type : {Format::kI8, Format::kQ4_0}) {
+    SCOPED_TRACE(format_info(type).name);
+    Notes notes;
+    TransformOptions options = options_for(*source_);
+    options.types.assign(options.types.size(), type);
+    ASSERT_OK_AND_ASSIGN(const Source scaled, transform(source_, names, &stats, options, notes));
+    EXPECT_TRUE(notes.has("equalize: scales in ")) << notes.text;
+    ASSERT_OK_AND_ASSIGN(const std::vector<float> after, logits_of(scaled));
+    EXPECT_LE(greatest_difference(before_, after), 1e-3f);
+    if (source_->config().n_head != source_->config().n_head_kv) continue;
+    const std::string name = "blk.0.attn_output.weight";
+    const float left = type == Format::kI8 ? 0.25f : 0.5f;
+    const std::vector<float> was = stats.inputs.at(name)[0].abs_max,
+                             is = stats_of(scaled).inputs.at(name)[0].abs_max;
+    for (std::size_t j = 0; j < was.size(); ++j)
+      EXPECT_NEAR(is[j] / std::pow(was[j], left), 1.0f, 1e-2f) << j;
+  }
 }
 
 TEST_P(Transforms, SmoothingKeepsTheFunctionAndEvensOut) {
