@@ -15,6 +15,7 @@
 #include "pipeline/calibrated.h"
 #include "pipeline/calibration_text.h"
 #include "pipeline/int8_inputs.h"
+#include "pipeline/int8_layout.h"
 #include "pipeline/method_spec.h"
 #include "pipeline/mixes.h"
 #include "pipeline/plan.h"
@@ -50,37 +51,6 @@ const Int8Type* find_type(std::string_view name) {
   return nullptr;
 }
 
-// What becomes of one source tensor.
-enum class Kind : std::uint8_t {
-  kStored,  // in a type of its own: norms, embeddings
-  kCodes,   // int8 with a scale per row
-  kBlocks,  // a block format, its outlier columns apart
-};
-struct Piece {
-  std::size_t source = 0;
-  Kind kind = Kind::kStored;
-  std::string stem;
-  Int8Input input;
-  bool input_only = false;  // the tied head: only what concerns its input; the weights are the embedding's
-};
-
-// The output's tensors: each piece's weight, then its parts.
-struct Layout {
-  std::vector<Piece> pieces;
-  std::vector<TensorInfo> tensors;
-  std::vector<std::size_t> first;  // of each piece
-  QuantizePlan report;
-};
-
-// The index among the output's tensors of one of the piece's parts; nullopt where it has none.
-std::optional<std::size_t> part_of(const Layout& layout, std::size_t p, std::string_view suffix) {
-  const std::size_t end = p + 1 < layout.first.size() ? layout.first[p + 1] : layout.tensors.size();
-  for (std::size_t i = layout.first[p] + 1; i < end; ++i) {
-    if (layout.tensors[i].name.ends_with(suffix)) return i;
-  }
-  return std::nullopt;
-}
-
 // Weights of outlier columns [rows, columns] from row `begin` on, of tensor `to`; become what is stored.
 Status write_outlier_weights(io::gguf::Writer& writer, std::size_t to, std::uint64_t byte_offset,
                              std::vector<float>& values) {
@@ -95,132 +65,11 @@ Status write_outlier_weights(io::gguf::Writer& writer, std::size_t to, std::uint
   return writer.write(to, byte_offset, bytes);
 }
 
-class Planner {
- public:
-  Planner(const model::ModelSource& source, const QuantizeOptions& options, const Int8Type& type)
-      : source_(source), options_(options), type_(type) {}
-
-  // Without `inputs` what the widest choice of outlier columns would take.
-  Result<Layout> plan(const std::map<std::string, Int8Input>* inputs) {
-    inputs_ = inputs;
-    const std::vector<std::size_t> products = calib::calibrated_tensors(source_);
-    for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
-      const TensorInfo& t = source_.tensors()[i];
-      const bool product = std::find(products.begin(), products.end(), i) != products.end();
-      const bool embedding = tensor_role(t.name) == Role::kEmbedding;
-      if (product && !embedding) {
-        NARROW_TRY(add_product(i));
-      } else {
-        NARROW_TRY(add_stored(i, product));
-      }
-    }
-    std::uint64_t bytes = 0;
-    for (const TensorInfo& t : layout_.tensors) bytes += t.bytes();
-    layout_.report.bpw = 8.0 * static_cast<double>(bytes) / static_cast<double>(layout_.report.parameters);
-    layout_.report.source_bytes = source_.file_bytes();
-    layout_.report.file_type_name = std::string(type_.name);
-    return std::move(layout_);
-  }
-
- private:
-  std::int64_t outliers_of(const std::string& stem, std::int64_t k, Int8Input& input) const {
-    if (inputs_ == nullptr) return options_.outliers >= 0 ? std::min(options_.outliers, k) : k / 32;
-    if (const auto it = inputs_->find(stem); it != inputs_->end()) input = it->second;
-    return static_cast<std::int64_t>(input.outliers.size());
-  }
-
-  Status check_requantize(const TensorInfo& t, Format to) const {
-    const bool quantized = format_info(t.format).kind == FormatKind::kQuantized;
-    if (!quantized || to == t.format || options_.allow_requantize) return {};
-    return make_error(
-        ErrorCode::kRefused,
-        "{}: is already quantized ({}): quantizing it again adds its loss to the new one; start from "
-        "the f32/f16/bf16 model, or say --allow-requantize",
-        source_.path().string(), format_info(t.format).name);
-  }
-
-  Status add_product(std::size_t i) {
-    const TensorInfo& t = source_.tensors()[i];
-    Piece piece;
-    piece.source = i;
-    piece.stem = t.name.substr(0, t.name.size() - std::string_view(".weight").size());
-    const std::int64_t k = t.shape.row_length();
-    const std::int64_t count = outliers_of(piece.stem, k, piece.input);
-    Format to = Format::kI8;
-    if (type_.settings.weight_bits == 4) {
-      const bool head = tensor_role(t.name) == Role::kHead;
-      to = fitting_format(head ? Format::kQ8_0 : Format::kQ4_0, k);
-    }
-    NARROW_TRY(check_requantize(t, to));
-    const bool integer = format_info(to).kind != FormatKind::kFloat;
-    piece.kind = to == Format::kI8 ? Kind::kCodes : integer ? Kind::kBlocks : Kind::kStored;
-    add_piece(std::move(piece), {t.name, to, t.shape},
-              integer ? std::string(type_.name) : "fallback: rows of no whole blocks", integer ? count : 0);
-    return {};
-  }
-
-  // Embeddings take q8_0; a tied one is also the head, whose input has parts of its own.
-  Status add_stored(std::size_t i, bool head) {
-    const TensorInfo& t = source_.tensors()[i];
-    Piece piece;
-    piece.source = i;
-    Format to = format_info(t.format).kind == FormatKind::kInteger ? t.format : Format::kF32;
-    std::string reason = "kept";
-    std::int64_t count = 0;
-    if (model::is_quantizable(t)) {
-      to = fitting_format(Format::kQ8_0, t.shape.row_length());
-      NARROW_TRY(check_requantize(t, to));
-      reason = "embedding";
-    }
-    if (head && (type_.settings.weight_bits == 8 || format_info(to).kind == FormatKind::kQuantized)) {
-      piece.stem = "output";
-      piece.input_only = true;
-      count = outliers_of(piece.stem, t.shape.row_length(), piece.input);
-    }
-    add_piece(std::move(piece), {t.name, to, t.shape}, reason, count);
-    return {};
-  }
-
-  void add_piece(Piece piece, TensorInfo weight, const std::string& reason, std::int64_t outliers) {
-    const TensorInfo& from = source_.tensors()[piece.source];
-    std::vector<std::int64_t> dims = from.shape.dims();
-    const auto add = [&](TensorInfo t, std::string_view from_type, std::uint64_t from_bytes) {
-      layout_.report.tensors.push_back({t.name, t.shape.dims(), std::string(from_type),
-                                        std::string(format_info(t.format).name), reason, false, from_bytes,
-                                        t.bytes()});
-      layout_.tensors.push_back(std::move(t));
-    };
-    layout_.first.push_back(layout_.tensors.size());
-    layout_.report.parameters += static_cast<std::uint64_t>(from.shape.elements());
-    add(std::move(weight), format_info(from.format).name, from.bytes());
-    dims.pop_back();
-    const std::string& stem = piece.stem;
-    if (piece.kind == Kind::kCodes)
-      add({stem + std::string(part::kWeightScale), Format::kF32, Shape(dims)}, "", 0);
-    if (!stem.empty() && (piece.kind != Kind::kStored || piece.input_only)) {
-      if (type_.settings.static_scales)
-        add({stem + std::string(part::kInputScale), Format::kF32, {1}}, "", 0);
-      if (outliers > 0) add({stem + std::string(part::kOutlierIndex), Format::kI32, {outliers}}, "", 0);
-      if (outliers > 0 && !piece.input_only) {
-        dims.push_back(outliers);
-        add({stem + std::string(part::kOutlierWeight), Format::kF16, Shape(dims)}, "", 0);
-      }
-    }
-    layout_.pieces.push_back(std::move(piece));
-  }
-
-  const model::ModelSource& source_;
-  const QuantizeOptions& options_;
-  const Int8Type& type_;
-  const std::map<std::string, Int8Input>* inputs_ = nullptr;
-  Layout layout_;
-};
-
 // Block matrices that are quantized for what enters them, on their way into the file. A matrix is held until
 // it is read, which happens once, when the layer behind it is to see it.
 class BlockStore final : public TensorStore, public KeptColumns {
  public:
-  BlockStore(const model::ModelSource& source, const Layout& layout, io::gguf::Writer& writer)
+  BlockStore(const model::ModelSource& source, const Int8Layout& layout, io::gguf::Writer& writer)
       : source_(source), layout_(layout), writer_(writer) {
     for (std::size_t p = 0; p < layout.pieces.size(); ++p) pieces_[layout.pieces[p].source] = p;
   }
@@ -231,7 +80,7 @@ class BlockStore final : public TensorStore, public KeptColumns {
     for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
       const TensorInfo& t = source_.tensors()[i];
       const std::size_t piece = pieces_.at(i);
-      const bool here = layout_.pieces[piece].kind == Kind::kBlocks && t.name.starts_with("blk.");
+      const bool here = layout_.pieces[piece].kind == Int8Kind::kBlocks && t.name.starts_with("blk.");
       plan.types.push_back(here ? layout_.tensors[layout_.first[piece]].format : Format::kF32);
       plan.outputs.push_back({t.name, plan.types.back(), t.shape});
     }
@@ -266,11 +115,11 @@ class BlockStore final : public TensorStore, public KeptColumns {
   const TensorLoss& loss(std::size_t i) const { return losses_.at(i); }
 
  private:
-  const Piece& piece(std::size_t i) const { return layout_.pieces[pieces_.at(i)]; }
+  const Int8Piece& piece(std::size_t i) const { return layout_.pieces[pieces_.at(i)]; }
   std::size_t first(std::size_t i) const { return layout_.first[pieces_.at(i)]; }
 
   const model::ModelSource& source_;
-  const Layout& layout_;
+  const Int8Layout& layout_;
   io::gguf::Writer& writer_;
   std::map<std::size_t, std::size_t> pieces_;  // by source tensor
   mutable std::map<std::size_t, AlignedBuffer<std::byte>> held_;
@@ -280,8 +129,8 @@ class BlockStore final : public TensorStore, public KeptColumns {
 class FileWriter {
  public:
   // `blocks` may have written matrices already.
-  FileWriter(const model::ModelSource& source, const Layout& layout, bool search, const BlockStore& blocks,
-             io::gguf::Writer& writer, ProgressSink& progress)
+  FileWriter(const model::ModelSource& source, const Int8Layout& layout, bool search,
+             const BlockStore& blocks, io::gguf::Writer& writer, ProgressSink& progress)
       : source_(source),
         layout_(layout),
         blocks_(blocks),
@@ -295,13 +144,13 @@ class FileWriter {
     for (const TensorInfo& t : source_.tensors()) total += t.bytes();
     progress_.begin("quantize", total / 1'000'000, "MB");
     for (std::size_t p = 0; p < layout_.pieces.size(); ++p) {
-      const Piece& piece = layout_.pieces[p];
+      const Int8Piece& piece = layout_.pieces[p];
       const TensorInfo& t = source_.tensors()[piece.source];
       if (blocks_.finished(piece.source)) {
         losses.push_back(blocks_.loss(piece.source));
       } else {
         quant::WeightError error;
-        if (piece.kind == Kind::kStored) {
+        if (piece.kind == Int8Kind::kStored) {
           NARROW_TRY(stored(p, error));
         } else {
           NARROW_TRY(with_context_of(t, matrix(p, error)));
@@ -343,7 +192,7 @@ class FileWriter {
 
   // Codes or blocks, some rows at a time, and the outlier columns' weights.
   Status matrix(std::size_t p, quant::WeightError& error) {
-    const Piece& piece = layout_.pieces[p];
+    const Int8Piece& piece = layout_.pieces[p];
     const std::size_t to = layout_.first[p];
     const Format format = layout_.tensors[to].format;
     const Shape& shape = source_.tensors()[piece.source].shape;
@@ -360,7 +209,7 @@ class FileWriter {
       scales.resize(static_cast<std::size_t>(n));
       NARROW_TRY(source_.read_f32(piece.source, begin, begin + n, w.data()));
       NARROW_TRY(outlier_weights(p, begin, n, k, w));
-      if (piece.kind == Kind::kCodes) {
+      if (piece.kind == Int8Kind::kCodes) {
         quant::WeightError e;
         NARROW_TRY(quant::quantize_int8_rows(w.data(), n, k, columns, piece.input.mean_square, search_,
                                              reinterpret_cast<std::int8_t*>(out.data()), scales.data(), &e));
@@ -375,7 +224,7 @@ class FileWriter {
     return {};
   }
 
-  Status blocks(const Piece& piece, Format format, std::int64_t n, std::int64_t k, std::vector<float>& w,
+  Status blocks(const Int8Piece& piece, Format format, std::int64_t n, std::int64_t k, std::vector<float>& w,
                 std::vector<std::byte>& out, quant::WeightError& error) const {
     for (std::int64_t r = 0; r < n; ++r) {
       for (const std::int32_t c : piece.input.outliers) w[static_cast<std::size_t>(r * k + c)] = 0.0f;
@@ -415,7 +264,7 @@ class FileWriter {
   }
 
   const model::ModelSource& source_;
-  const Layout& layout_;
+  const Int8Layout& layout_;
   const BlockStore& blocks_;
   bool search_;
   io::gguf::Writer& writer_;
@@ -528,7 +377,7 @@ Status refuse_int8_file(const model::ModelSource& source) {
 
 Result<QuantizePlan> plan_int8(const QuantizeOptions& o) {
   NARROW_ASSIGN(Prepared p, prepare(o, null_progress()));
-  NARROW_ASSIGN(Layout layout, Planner(*p.source, o, *p.type).plan(nullptr));
+  NARROW_ASSIGN(Int8Layout layout, plan_int8_layout(*p.source, o, *p.type, nullptr));
   layout.report.output_bytes = io::gguf::planned_file_bytes(p.metadata, layout.tensors, writer_options(o));
   NARROW_ASSIGN(layout.report.free_disk_bytes, free_disk_bytes(o.output.empty() ? "." : o.output));
   return std::move(layout.report);
@@ -557,7 +406,7 @@ Result<QuantizeReport> run_int8(const QuantizeOptions& o, ProgressSink& progress
                 transformed(p.source, p.method, p.type->settings.weight_bits, o, windows, progress));
   NARROW_ASSIGN(const auto inputs, choose_int8_inputs(p.source, windows, input_options, progress));
 
-  NARROW_ASSIGN(Layout layout, Planner(*p.source, o, *p.type).plan(&inputs));
+  NARROW_ASSIGN(Int8Layout layout, plan_int8_layout(*p.source, o, *p.type, &inputs));
   layout.report.output_bytes = io::gguf::planned_file_bytes(p.metadata, layout.tensors, writer_options(o));
   NARROW_TRY(check_free_disk(o.output, layout.report.output_bytes));
   NARROW_ASSIGN(const auto writer,
