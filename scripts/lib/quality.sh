@@ -38,10 +38,12 @@ use_gradients() {
   BY=(--gradients "$gradients")
 }
 
-# quantize_best OUT OPTION...: by METHOD, calibrated on TOKENS tokens, with the gradients that use_gradients set.
+# quantize_best OUT OPTION...: by METHOD, calibrated on TOKENS tokens, with the gradients that use_gradients set. What a
+# run that was stopped left is not gone on with: it may be of other options.
 quantize_best() {
   local out="$1"
   shift
+  rm -f "$out".partial*
   "$NARROW" -q quantize "$REFERENCE" -o "$out" --method "$METHOD" --calib "${CALIB[@]}" --calib-tokens "$TOKENS" "${BY[@]}" "$@" \
     >"$out.log" 2>&1 || die "narrow failed: see $out.log"
 }
