@@ -52,7 +52,7 @@ TEST(EmbeddedModel, FourBitWeightsOfInt8ProductsAreNearerThanRounded) {
     std::map<std::string, double> kl;
     for (const std::string method : {"rtn", "auto"}) {
       const CommandResult made = narrow_cli({"-q", "quantize", kModel, "-o", out, "--type", type, "--method",
-                                             method, "--calib", calib, "--calib-tokens", "8192"});
+                                             method, "--calib", calib, "--calib-tokens", "3072"});
       ASSERT_EQ(made.exit_code, 0) << made.err;
       const CommandResult r = narrow_cli({"-q", "eval", out, "--ref", kModel, "--text", text, "--ctx", "256",
                                           "--windows", "4", "--json", "-"});
