@@ -56,10 +56,9 @@ peer_file() {
 
 # eval_json FILE [COMPUTE]: evaluates it once; prints the name of the result.
 eval_json() {
-  local compute="${2:-stored}" json="$1.$EVAL_WINDOWS.json"
-  [ "$compute" = stored ] || json="$1.$EVAL_WINDOWS.$compute.json"
+  local json="$1.$EVAL_WINDOWS${2:+.$2}.json"
   [ "$json" -nt "$1" ] || "$NARROW" -q eval "$1" --ref "$REFERENCE" --text "$TEXT" --windows "$EVAL_WINDOWS" \
-    --compute "$compute" --json "$json" >/dev/null
+    --compute "${2:-stored}" --json "$json" >/dev/null
   echo "$json"
 }
 

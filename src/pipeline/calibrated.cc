@@ -217,18 +217,19 @@ class Loop {
       Encoded& e = encoded[static_cast<std::size_t>(item)];
       NARROW_TRY(e.status);
       const std::size_t i = open[static_cast<std::size_t>(item)];
-      NARROW_TRY(store_.write(i, 0, e.bytes.span()));
-      NARROW_TRY(store_.finish_tensor(i, loss_note(e.error)));
-      e.bytes.resize(0);
-      if (!e.kept.empty()) {
-        NARROW_TRY(run_.kept->store(i, e.kept));
-        NARROW_TRY(show_with(i, e.kept));
-      }
+      NARROW_TRY(store(i, e));
+      NARROW_TRY(show_new(i, std::move(e)));
     }
     for (const std::size_t i : all) {
-      if (kept_of(i).empty()) NARROW_TRY(show(i));
+      if (!overlay_->replaced(i)) NARROW_TRY(show(i));
     }
     return {};
+  }
+
+  Status store(std::size_t i, Encoded& e) {
+    NARROW_TRY(store_.write(i, 0, e.bytes.span()));
+    NARROW_TRY(store_.finish_tensor(i, loss_note(e.error)));
+    return e.kept.empty() ? Status() : run_.kept->store(i, e.kept);
   }
 
   // A matrix, or one expert of several after the other.
@@ -383,20 +384,18 @@ class Loop {
     return overlay_->replace(i, run_.plan->types[i], std::move(out));
   }
 
-  // The same of a matrix some of whose columns are stored apart.
-  Status show_with(std::size_t i, const std::vector<float>& kept) {
-    const TensorInfo& stored = run_.plan->outputs[i];
-    AlignedBuffer<std::byte> bytes(stored.bytes());
-    NARROW_TRY(store_.read(i, bytes.data()));
-    const std::int64_t rows = stored.shape.rows(), k = stored.shape.row_length();
+  // The same of what has just been stored; in fp32 where some of its columns are stored apart.
+  Status show_new(std::size_t i, Encoded e) {
+    const Format format = run_.plan->types[i];
+    if (e.kept.empty()) return overlay_->replace(i, format, std::move(e.bytes));
+    const std::int64_t rows = info(i).shape.rows(), k = info(i).shape.row_length();
     std::vector<float> values(static_cast<std::size_t>(rows * k));
     const std::span<const std::int32_t> columns = kept_of(i);
     for (std::int64_t r = 0; r < rows; ++r) {
       float* row = values.data() + r * k;
-      format_info(stored.format)
-          .decode(bytes.data() + static_cast<std::size_t>(r) * row_bytes(stored.format, k), row, k);
+      format_info(format).decode(e.bytes.data() + static_cast<std::size_t>(r) * row_bytes(format, k), row, k);
       for (std::size_t c = 0; c < columns.size(); ++c) {
-        row[columns[c]] = kept[static_cast<std::size_t>(r) * columns.size() + c];
+        row[columns[c]] = e.kept[static_cast<std::size_t>(r) * columns.size() + c];
       }
     }
     return overlay_->replace(i, values);
@@ -518,13 +517,10 @@ class Loop {
       return non_finite_error(run_.source->path().string(), info(i), bad, w[static_cast<std::size_t>(bad)]);
     }
     const Format format = run_.plan->types[i];
-    AlignedBuffer<std::byte> out(static_cast<std::size_t>(n) * row_bytes(format, k));
-    quant::WeightError error;
-    std::vector<float> kept;
-    NARROW_TRY(encode(w, n, k, format, &m, i, kept, out.data(), &error));
-    if (!kept.empty()) NARROW_TRY(run_.kept->store(i, kept));
-    NARROW_TRY(store_.write(i, 0, out.span()));
-    return store_.finish_tensor(i, loss_note(error));
+    Encoded e;
+    e.bytes.resize(static_cast<std::size_t>(n) * row_bytes(format, k));
+    NARROW_TRY(encode(w, n, k, format, &m, i, e.kept, e.bytes.data(), &e.error));
+    return store(i, e);
   }
 
   const CalibratedRun& run_;

@@ -17,7 +17,6 @@
 #include "pipeline/int8_inputs.h"
 #include "pipeline/int8_layout.h"
 #include "pipeline/method_spec.h"
-#include "pipeline/mixes.h"
 #include "pipeline/plan.h"
 #include "pipeline/produce.h"
 #include "pipeline/provenance.h"
@@ -51,7 +50,8 @@ const Int8Type* find_type(std::string_view name) {
   return nullptr;
 }
 
-// Weights of outlier columns [rows, columns] from row `begin` on, of tensor `to`; become what is stored.
+// Weights of outlier columns [rows, columns] into tensor `to` from `byte_offset` on; they become what is
+// stored.
 Status write_outlier_weights(io::gguf::Writer& writer, std::size_t to, std::uint64_t byte_offset,
                              std::vector<float>& values) {
   const auto count = static_cast<std::int64_t>(values.size());
@@ -65,8 +65,7 @@ Status write_outlier_weights(io::gguf::Writer& writer, std::size_t to, std::uint
   return writer.write(to, byte_offset, bytes);
 }
 
-// Block matrices that are quantized for what enters them, on their way into the file. A matrix is held until
-// it is read, which happens once, when the layer behind it is to see it.
+// Block matrices that are quantized for what enters them, on their way into the file.
 class BlockStore final : public TensorStore, public KeptColumns {
  public:
   BlockStore(const model::ModelSource& source, const Int8Layout& layout, io::gguf::Writer& writer)
@@ -89,24 +88,20 @@ class BlockStore final : public TensorStore, public KeptColumns {
 
   bool finished(std::size_t i) const override { return losses_.contains(i); }
   Status write(std::size_t i, std::uint64_t offset, std::span<const std::byte> data) override {
-    AlignedBuffer<std::byte>& own = held_[i];
-    if (own.size() == 0) own.resize(layout_.tensors[first(i)].bytes());
-    std::copy(data.begin(), data.end(), own.data() + offset);
-    return writer_.write(first(i), offset, data);
+    return writer_.write(layout_.first[pieces_.at(i)], offset, data);
   }
   Status finish_tensor(std::size_t i, const nlohmann::json& note) override {
     losses_[i] = loss_of(source_.tensors()[i].name, note);
     return {};
   }
-  Status read(std::size_t i, std::byte* out) const override {
-    const auto it = held_.find(i);
-    if (it == held_.end()) return make_error(ErrorCode::kInternal, "tensor {} is read twice", i);
-    std::copy_n(it->second.data(), it->second.size(), out);
-    held_.erase(it);
-    return {};
+  // Only what an earlier run finished is read back, and these files are made in one.
+  Status read(std::size_t i, std::byte*) const override {
+    return make_error(ErrorCode::kInternal, "tensor {} is in the file, from which nothing is read", i);
   }
 
-  std::span<const std::int32_t> of(std::size_t i) const override { return piece(i).input.outliers; }
+  std::span<const std::int32_t> of(std::size_t i) const override {
+    return layout_.pieces[pieces_.at(i)].input.outliers;
+  }
   Status store(std::size_t i, std::vector<float>& weights) override {
     const auto to = part_of(layout_, pieces_.at(i), part::kOutlierWeight);
     if (!to) return make_error(ErrorCode::kInternal, "tensor {} has no columns apart", i);
@@ -115,25 +110,21 @@ class BlockStore final : public TensorStore, public KeptColumns {
   const TensorLoss& loss(std::size_t i) const { return losses_.at(i); }
 
  private:
-  const Int8Piece& piece(std::size_t i) const { return layout_.pieces[pieces_.at(i)]; }
-  std::size_t first(std::size_t i) const { return layout_.first[pieces_.at(i)]; }
-
   const model::ModelSource& source_;
   const Int8Layout& layout_;
   io::gguf::Writer& writer_;
   std::map<std::size_t, std::size_t> pieces_;  // by source tensor
-  mutable std::map<std::size_t, AlignedBuffer<std::byte>> held_;
   std::map<std::size_t, TensorLoss> losses_;
 };
 
 class FileWriter {
  public:
-  // `blocks` may have written matrices already.
+  // `chosen` has written some matrices already.
   FileWriter(const model::ModelSource& source, const Int8Layout& layout, bool search,
-             const BlockStore& blocks, io::gguf::Writer& writer, ProgressSink& progress)
+             const BlockStore& chosen, io::gguf::Writer& writer, ProgressSink& progress)
       : source_(source),
         layout_(layout),
-        blocks_(blocks),
+        chosen_(chosen),
         search_(search),
         writer_(writer),
         progress_(progress),
@@ -146,8 +137,8 @@ class FileWriter {
     for (std::size_t p = 0; p < layout_.pieces.size(); ++p) {
       const Int8Piece& piece = layout_.pieces[p];
       const TensorInfo& t = source_.tensors()[piece.source];
-      if (blocks_.finished(piece.source)) {
-        losses.push_back(blocks_.loss(piece.source));
+      if (chosen_.finished(piece.source)) {
+        losses.push_back(chosen_.loss(piece.source));
       } else {
         quant::WeightError error;
         if (piece.kind == Int8Kind::kStored) {
@@ -265,7 +256,7 @@ class FileWriter {
 
   const model::ModelSource& source_;
   const Int8Layout& layout_;
-  const BlockStore& blocks_;
+  const BlockStore& chosen_;
   bool search_;
   io::gguf::Writer& writer_;
   ProgressSink& progress_;

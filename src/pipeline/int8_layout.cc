@@ -5,6 +5,7 @@
 #include "calib/collect.h"
 #include "model/int8_parts.h"
 #include "pipeline/mixes.h"
+#include "pipeline/plan.h"
 
 namespace narrow::pipeline {
 namespace {
@@ -48,11 +49,7 @@ class Planner {
   Status check_requantize(const TensorInfo& t, Format to) const {
     const bool quantized = format_info(t.format).kind == FormatKind::kQuantized;
     if (!quantized || to == t.format || options_.allow_requantize) return {};
-    return make_error(
-        ErrorCode::kRefused,
-        "{}: is already quantized ({}): quantizing it again adds its loss to the new one; start from "
-        "the f32/f16/bf16 model, or say --allow-requantize",
-        source_.path().string(), format_info(t.format).name);
+    return requantize_error(source_.path().string(), t.format);
   }
 
   Status add_product(std::size_t i) {

@@ -131,6 +131,14 @@ Result<Format> require_tensor_type(std::string_view option, std::string_view nam
                     fmt::join(known, ", "));
 }
 
+Error requantize_error(std::string_view source_name, Format from) {
+  return make_error(
+      ErrorCode::kRefused,
+      "{}: is already quantized ({}): quantizing it again adds its loss to the new one; start from the "
+      "f32/f16/bf16 model, or say --allow-requantize",
+      source_name, format_info(from).name);
+}
+
 Result<Plan> decide_types(std::string_view source_name, const ModelTraits& traits,
                           std::span<const TensorInfo> tensors, const QuantizeOptions& o) {
   Plan plan;
@@ -228,11 +236,7 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
       }
       if (info(t.format).kind == FormatKind::kQuantized && to != t.format &&
           info(to).kind == FormatKind::kQuantized && !o.allow_requantize) {
-        return make_error(
-            ErrorCode::kRefused,
-            "{}: is already quantized ({}): quantizing it again adds its loss to the new one; start from the "
-            "f32/f16/bf16 model, or say --allow-requantize",
-            source_name, info(t.format).name);
+        return requantize_error(source_name, t.format);
       }
     }
     p.to_type = std::string(info(to).name);

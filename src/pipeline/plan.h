@@ -33,6 +33,9 @@ Result<Plan> decide_types(std::string_view source_name, const ModelTraits& trait
 Result<Plan> make_plan(const model::ModelSource& source, const QuantizeOptions& options,
                        const io::gguf::Metadata& metadata);
 
+// kRefused: a tensor of the source is in `from`, a quantized format, already.
+Error requantize_error(std::string_view source_name, Format from);
+
 // kInvalidArgument when `output` is the model at `source`, one of its files, or a link to one.
 Status refuse_same_file(const std::filesystem::path& source, const std::filesystem::path& output);
 
